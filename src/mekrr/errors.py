@@ -1,0 +1,21 @@
+"""Errors that a caller would want to catch; everything else is a built-in exception."""
+
+
+class MekrrError(Exception):
+    """Base of mekrr's own errors: the message says what is wrong, what was received and what to do."""
+
+
+class DataError(MekrrError):
+    """A data set cannot be used as it is: the message names file and structure index."""
+
+
+class BackboneUnavailableError(MekrrError):
+    """A backbone is unknown, its package is not installed or its weights are not there."""
+
+
+class NotPositiveDefiniteError(MekrrError):
+    """A matrix that must be positive definite is not, to working precision."""
+
+
+class ModelFileError(MekrrError):
+    """A model file is truncated, of a newer format, or belongs to another backbone."""

@@ -1,0 +1,57 @@
+"""Environments: ragged per-atom features, the hinge between networks and kernels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mekrr.typing import Float, Int, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Environments:
+    """The atoms of many structures as one matrix of features.
+
+    Attributes:
+        features: dimensionless.
+        species: atomic numbers.
+        n_atoms: atoms of each structure; rows are grouped by structure in this order.
+    """
+
+    features: Float[Tensor, "atoms features"]
+    species: Int[Tensor, "atoms"]
+    n_atoms: Int[Tensor, "structures"]
+
+    @property
+    def n_structures(self) -> int:
+        """Number of structures."""
+        return len(self.n_atoms)
+
+    @property
+    def offsets(self) -> Int[Tensor, "structures+1"]:
+        """Structure t owns rows offsets[t] to offsets[t + 1]."""
+        return torch.cat([self.n_atoms.new_zeros(1), self.n_atoms.cumsum(0)])
+
+    @property
+    def structure(self) -> Int[Tensor, "atoms"]:
+        """For each atom, the index of its structure."""
+        return torch.repeat_interleave(torch.arange(self.n_structures), self.n_atoms)
+
+    def __getitem__(self, indices: Int[Tensor, "chosen"]) -> "Environments":
+        """The environments of the chosen structures, in the order given."""
+        offsets = self.offsets
+        rows = torch.cat([torch.arange(int(offsets[t]), int(offsets[t + 1])) for t in indices])
+        return Environments(self.features[rows], self.species[rows], self.n_atoms[indices])
+
+    def with_features(self, features: Float[Tensor, "atoms other"]) -> "Environments":
+        """The same atoms with other features."""
+        return Environments(features, self.species, self.n_atoms)
+
+    @staticmethod
+    def concatenate(parts: Sequence["Environments"]) -> "Environments":
+        """All structures of `parts`, one after another."""
+        return Environments(
+            torch.cat([part.features for part in parts]),
+            torch.cat([part.species for part in parts]),
+            torch.cat([part.n_atoms for part in parts]),
+        )
