@@ -1,0 +1,205 @@
+"""Files to structures: extended XYZ, ASE trajectories and databases, ASE-LMDB, VASP output, what else ase.io reads."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import ase.db
+import ase.io
+from ase import Atoms
+from ase.db.row import AtomsRow
+from ase.io.formats import open_with_compression, string2index
+
+from mekrr.data.labels import FOUND, LabelKeys, from_ase
+from mekrr.data.lmdb import iter_lmdb_rows
+from mekrr.data.structure import Structure
+from mekrr.data.xyz import iter_xyz
+from mekrr.errors import DataError
+
+_COMPRESSIONS = (".gz", ".bz2", ".xz")
+PathLike = str | Path
+
+
+def read_structures(
+    path: PathLike | Sequence[PathLike],
+    keys: LabelKeys | None = None,
+    index: str | int | slice = ":",
+    require_energy: bool = True,
+) -> list[Structure]:
+    """The structures of one file, or of several one after another.
+
+    Args:
+        path: .xyz and .extxyz (plain, .gz, .bz2, .xz), .traj, .db, .aselmdb, OUTCAR, vasprun.xml, or any other file
+            that `ase.io.read` knows.
+        keys: names and units of the labels; by default the usual places are searched.
+        index: which structures of each file, as in `ase.io.read`.
+        require_energy: False for structures to predict, which need no labels.
+
+    Raises:
+        DataError: when a file is missing, empty, truncated, not what its name says, holds no structure, or a structure
+            has no energy although `require_energy`.
+    """
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    keys = keys or LabelKeys()
+    keys.factors()
+    structures = [s for one in paths for s in _read_file(Path(one), keys, index)]
+    if require_energy:
+        _require_energies(structures, keys)
+    _require_weights(structures, keys)
+    return structures
+
+
+def _read_file(path: Path, keys: LabelKeys, index: str | int | slice) -> list[Structure]:
+    chosen = _as_slice(index)
+    _check_file(path)
+    frames = _chosen(_guarded(path), chosen)
+    structures = [from_ase(atoms, keys, str(path), i) for i, atoms in frames]
+    if not structures:
+        raise DataError(f"{path} holds no structure at index {index!r}: choose another index or check the file")
+    return structures
+
+
+def _as_slice(index: str | int | slice) -> slice:
+    try:
+        parsed = string2index(index) if isinstance(index, str) else index
+        return parsed if isinstance(parsed, slice) else slice(int(parsed), int(parsed) + 1 or None)
+    except ValueError as error:
+        raise DataError(f"index {index!r} is not a number or a slice such as '10:20' or '::5'") from error
+
+
+def _chosen(frames: Iterable[Atoms], chosen: slice) -> Iterator[tuple[int, Atoms]]:
+    """The frames of the slice with their positions in the file; stops early where it can."""
+    bounds = (chosen.start, chosen.stop, chosen.step)
+    if all(b is None or b >= 0 for b in bounds):
+        return itertools.islice(enumerate(frames), chosen.start, chosen.stop, chosen.step)
+    return iter(list(enumerate(frames))[chosen])
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name the file or files in it")
+    if not path.exists():
+        raise DataError(f"{path} does not exist: check the name (the working folder is {Path.cwd()})")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty: check the program that wrote it")
+
+
+def _guarded(path: Path) -> Iterator[Atoms]:
+    """The frames of a file; whatever goes wrong in a parser becomes a DataError that says after how many frames."""
+    kind, read = _reader_of(path)
+    count = 0
+    try:
+        for atoms in read(path):
+            yield atoms
+            count += 1
+    except DataError:
+        raise
+    except Exception as error:  # parsers of damaged files raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"{path}, index {count}: cannot be read as {kind}: {reason}. The file is truncated, damaged or not {kind}; "
+            "repair it, or give it the suffix of what it is"
+        ) from error
+
+
+def _reader_of(path: Path) -> tuple[str, Callable[[Path], Iterator[Atoms]]]:
+    """What the name says the file is, and how to read that."""
+    name = path.name
+    for compression in _COMPRESSIONS:
+        name = name.removesuffix(compression)
+    suffix = Path(name).suffix.lower()
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    if "OUTCAR" in name:
+        return "a VASP OUTCAR", _iter_outcar
+    if "vasprun" in name:
+        return "a VASP vasprun.xml", _iter_vasprun
+    return f"a {suffix or 'known'} file", _iter_other
+
+
+def _iter_traj(path: Path) -> Iterator[Atoms]:
+    if not _head(path).startswith(b"- of Ulm"):
+        raise DataError(f"{path} is not an ASE trajectory (or one of before 2015): rename or convert it")
+    yield from ase.io.iread(_plain(path), ":", format="traj", do_not_split_by_at_sign=True)
+
+
+def _iter_db(path: Path) -> Iterator[Atoms]:
+    if not _head(path).startswith(b"SQLite format 3\0"):
+        raise DataError(f"{path} is not an ASE database: an .db file is SQLite; rename it to what it is")
+    with ase.db.connect(_plain(path), type="db", use_lock_file=False) as database:
+        for row in database.select():
+            yield _row_to_atoms(row)
+
+
+def _iter_lmdb(path: Path) -> Iterator[Atoms]:
+    yield from map(_row_to_atoms, iter_lmdb_rows(path))
+
+
+def _row_to_atoms(row: AtomsRow) -> Atoms:
+    """Atoms whose info holds the key-value pairs and the data of the row."""
+    atoms = row.toatoms()
+    atoms.info = {**atoms.info, **row.key_value_pairs, **row.data}
+    return atoms
+
+
+def _iter_outcar(path: Path) -> Iterator[Atoms]:
+    if b"vasp." not in _head(path):
+        raise DataError(f"{path} is not a VASP OUTCAR: its first lines do not name VASP; rename it to what it is")
+    yield from ase.io.iread(_plain(path), ":", format="vasp-out", do_not_split_by_at_sign=True)
+
+
+def _iter_vasprun(path: Path) -> Iterator[Atoms]:
+    """Frames of a vasprun.xml; ase reads a truncated one without a word, so look for its end first."""
+    with open_with_compression(str(path), "rb") as file:
+        tail = file.read()[-200:]
+    if b"</modeling>" not in tail:
+        raise DataError(
+            f"{path} is truncated: it does not end in </modeling>. Let the run finish, or convert the finished steps "
+            "(`ase convert vasprun.xml steps.extxyz`) and check them"
+        )
+    yield from ase.io.iread(_plain(path), ":", format="vasp-xml", do_not_split_by_at_sign=True)
+
+
+def _iter_other(path: Path) -> Iterator[Atoms]:
+    yield from ase.io.iread(_plain(path), ":", do_not_split_by_at_sign=True)
+
+
+def _head(path: Path) -> bytes:
+    with open_with_compression(str(path), "rb") as file:
+        return file.read(2000)
+
+
+def _plain(path: Path) -> str:
+    """Absolute, so that ase never takes a name for an address of a database server."""
+    return str(path.absolute())
+
+
+_BY_SUFFIX: dict[str, tuple[str, Callable[[Path], Iterator[Atoms]]]] = {
+    ".xyz": ("extended XYZ", iter_xyz),
+    ".extxyz": ("extended XYZ", iter_xyz),
+    ".traj": ("an ASE trajectory", _iter_traj),
+    ".db": ("an ASE database", _iter_db),
+    ".aselmdb": ("an ASE-LMDB", _iter_lmdb),
+    ".lmdb": ("an ASE-LMDB", _iter_lmdb),
+}
+
+
+def _require_energies(structures: Sequence[Structure], keys: LabelKeys) -> None:
+    missing = [s for s in structures if s.energy is None]
+    if missing:
+        raise DataError(no_energy_message(missing, keys.energy))
+
+
+def no_energy_message(missing: Sequence[Structure], key: str | None = None) -> str:
+    """What to say about structures without an energy, the first of which is named."""
+    first = missing[0]
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    under = f" under {key!r}" if key else ""
+    others = sorted(set(first.info) - {FOUND}) + sorted(set(first.atoms.arrays) - {"numbers", "positions"})
+    found = f"keys found: {', '.join(others)}" if others else "no other keys were found"
+    return f"{first.where}{more}: no energy{under}; {found}. Name the key that holds the energy, or label the structure"
+
+
+def _require_weights(structures: Sequence[Structure], keys: LabelKeys) -> None:
+    if keys.weight and not any(keys.weight in s.info for s in structures):
+        raise DataError(f"{structures[0].source}: no structure has the weight key {keys.weight!r}: check its spelling")

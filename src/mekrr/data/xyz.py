@@ -1,0 +1,70 @@
+"""Extended XYZ frame by frame.
+
+ase.io parses each frame; the file is cut into frames here because ase seeks back and forth (minutes for a compressed
+file) and takes a blank line for the end of the file, so that everything after it would be lost in silence.
+"""
+
+import io
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+import ase.io
+from ase import Atoms
+from ase.io.formats import open_with_compression
+
+from mekrr.errors import DataError
+
+
+def iter_xyz(path: Path) -> Iterator[Atoms]:
+    """The frames of an .xyz or .extxyz file, which may be compressed.
+
+    Raises:
+        DataError: when the file is no XYZ file, a frame is cut short or cannot be parsed.
+    """
+    with open_with_compression(str(path), "rt") as file:
+        for index, text in enumerate(_iter_frames(path, file)):
+            yield _parse(path, index, text)
+
+
+def _parse(path: Path, index: int, text: str) -> Atoms:
+    try:
+        return cast(Atoms, ase.io.read(io.StringIO(text), format="extxyz", index=0))
+    except Exception as error:  # ase raises anything here, from KeyError to AssertionError
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path}, index {index}: this frame is malformed: {reason}. Correct or remove it") from error
+
+
+def _iter_frames(path: Path, file: IO[str]) -> Iterator[str]:
+    """The text of each frame."""
+    for index in itertools.count():
+        header = _header(path, index, file)
+        if not header:
+            return
+        lines = list(itertools.islice(file, int(header) + 1))
+        if len(lines) < int(header) + 1 or _ends_within_a_number(lines[1:]):
+            complete = max(len(lines) - 2, 0)
+            raise DataError(f"{path}, index {index}: truncated after {complete} of {int(header)} atoms; write it again")
+        yield "".join([header, *lines])
+
+
+def _header(path: Path, index: int, file: IO[str]) -> str:
+    """The line with the number of atoms, or an empty string at the end of the file."""
+    try:
+        header = next((line for line in file if line.strip()), "")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}, index {index}: binary data, not extended XYZ: rename the file") from error
+    if header and not header.strip().isdigit():
+        raise DataError(
+            f"{path}, index {index}: expected a number of atoms, found {header.strip()[:40]!r}: damaged, or not XYZ"
+        )
+    return header
+
+
+def _ends_within_a_number(lines: list[str]) -> bool:
+    """Whether the last line has no newline and fewer decimals than all others, which agree on theirs."""
+    if not lines or lines[-1].endswith("\n"):
+        return False
+    *others, last = [len(line.split()[-1].partition(".")[2]) if line.strip() else 0 for line in lines]
+    return len(others) > 1 and len(set(others)) == 1 and last < others[0]
