@@ -1,5 +1,14 @@
 """Frozen pretrained networks, one adapter a file, found through entry points and imported lazily."""
 
-from mekrr.backbones.base import Backbone, BackboneCard, BackboneOutput
+from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
+from mekrr.backbones.registry import BackboneListing, available_backbones, load_backbone
 
-__all__ = ["Backbone", "BackboneCard", "BackboneOutput"]
+__all__ = [
+    "Backbone",
+    "BackboneCard",
+    "BackboneEntry",
+    "BackboneListing",
+    "BackboneOutput",
+    "available_backbones",
+    "load_backbone",
+]

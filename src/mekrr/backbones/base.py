@@ -3,9 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
+from ase.data import chemical_symbols
 
+from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
 
@@ -16,12 +20,12 @@ class BackboneCard:
 
     Attributes:
         name: the name given to --backbone.
-        package: PyPI distribution that brings it, with mekrr's extra in `extra`.
-        extra: `pip install mekrr[extra]` brings it.
+        package: PyPI distribution that brings it, empty when mekrr alone is enough.
+        extra: `pip install mekrr[extra]` brings it, empty when mekrr alone is enough.
         licence: licence of the weights (SPDX where there is one).
         citation: whom to cite.
         trained_on: data and level of theory.
-        url: where the weights can be fetched, empty when they come inside the package.
+        url: where the weights can be fetched, empty when they come inside the package or from the user.
     """
 
     name: str
@@ -54,19 +58,21 @@ class Backbone(ABC):
 
     Attributes:
         card: licence, citation and origin.
+        path: of the weights, empty when they come inside a package.
         cutoff: Angstrom; the graph holds all edges up to it.
         max_neighbours: keep only so many nearest neighbours an atom, None for all.
         layers: names of the layers that can be tapped, in order of depth.
         layer_widths: number of features of each layer.
         known_species: atomic numbers it was trained on.
         has_energy: whether it predicts an energy of its own.
-        forward_mode: whether torch.func.jvp works through it.
+        forward_mode: whether torch.func.jvp works through it, also under torch.func.vmap.
         weights_hash: SHA-256 hex digest of the weights; cached features and saved potentials are tied to it.
         dtype: of its weights and features.
         device: where it computes.
     """
 
     card: BackboneCard
+    path: str = ""
     cutoff: float
     max_neighbours: int | None = None
     layers: tuple[str, ...]
@@ -84,6 +90,11 @@ class Backbone(ABC):
         return self.card.name
 
     @property
+    def spec(self) -> str:
+        """What `load_backbone` takes to load it again: the name, and the path of the weights if they have one."""
+        return f"{self.name}:{self.path}" if self.path else self.name
+
+    @property
     def identity(self) -> str:
         """Name and hash of the weights: equal exactly when features are comparable."""
         return f"{self.name}:{self.weights_hash}"
@@ -98,4 +109,78 @@ class Backbone(ABC):
             graph: topology and species; its positions are not read.
             edge_vectors: Angstrom, any float dtype; cast to the backbone's own inside.
             layers: non-empty, each one of `self.layers`.
+
+        Raises:
+            ValueError: if a layer or a species is unknown.
         """
+
+    def prepare(
+        self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], layers: Sequence[str]
+    ) -> tuple[GraphBatch, Float[Tensor, "edges 3"]]:
+        """Graph and edge vectors on the backbone's device and in its dtype: the first line of every `forward`.
+
+        Raises:
+            ValueError: if a layer or a species is unknown.
+        """
+        unknown_layers = [layer for layer in layers if layer not in self.layers]
+        if unknown_layers or not layers:
+            raise ValueError(
+                f"layers of {self.name} are {', '.join(self.layers)}; received {list(layers)}, ask for at least one of "
+                "its layers and no other"
+            )
+        self.check_species(graph.species.unique().tolist())
+        if graph.species.device != self.device:
+            graph = graph.to(self.device)
+        return graph, edge_vectors.to(self.device, self.dtype)
+
+    def check_species(self, species: Sequence[int]) -> None:
+        """Raise ValueError, naming the elements, unless all atomic numbers in `species` are known."""
+        unknown = sorted(set(species) - self.known_species)
+        if unknown:
+            names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else str(z) for z in unknown)
+            raise ValueError(
+                f"{self.name} was not trained on {names}; choose another backbone (`mekrr backbones` lists them) or "
+                "drop those structures"
+            )
+
+
+class BackboneEntry(ABC):
+    """What an entry point of the group `mekrr.backbones` holds: a card and a way to load; importing it is cheap.
+
+    Attributes:
+        card: licence, citation and origin.
+        layers: names of the layers, known before loading; empty when they depend on the checkpoint.
+        module: the module whose presence tells that the package is installed, empty when mekrr alone is enough.
+        weights: where the weights come from, in words.
+    """
+
+    card: BackboneCard
+    layers: tuple[str, ...]
+    module: str = ""
+    weights: str
+
+    def is_installed(self) -> bool:
+        """Whether the package it needs can be imported; nothing is imported to find out."""
+        return not self.module or find_spec(self.module) is not None
+
+    @abstractmethod
+    def load(self, path: Path | None, device: torch.device, dtype: torch.dtype, trust_checkpoint: bool) -> Backbone:
+        """The backbone, ready to compute.
+
+        Args:
+            path: the user's weights, None for the published ones.
+            device: where to compute.
+            dtype: of weights and features.
+            trust_checkpoint: allow unpickling a file that can run code when loaded.
+
+        Raises:
+            BackboneUnavailableError: if the weights are missing, altered, unreadable or not trusted.
+        """
+
+    def require_installed(self) -> None:
+        """Raise BackboneUnavailableError, with the line to type, unless the package is installed."""
+        if not self.is_installed():
+            raise BackboneUnavailableError(
+                f"backbone {self.card.name} needs the package {self.card.package}, which is not installed; "
+                f'run: pip install "mekrr[{self.card.extra}]"'
+            )

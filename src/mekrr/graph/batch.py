@@ -40,6 +40,15 @@ class GraphBatch:
         """Number of structures."""
         return len(self.n_atoms)
 
+    @property
+    def volumes(self) -> Float[Tensor, "structures"]:
+        """Angstrom^3; zero where lattice vectors are missing."""
+        return torch.linalg.det(self.cells).abs()
+
+    def sum_atoms(self, values: Float[Tensor, "atoms"]) -> Float[Tensor, "structures"]:
+        """Sum over the atoms of each structure, in float64."""
+        return self.positions.new_zeros(self.n_structures).index_add(0, self.structure, values.to(self.positions))
+
     def edge_vectors(
         self,
         positions: Float[Tensor, "atoms 3"] | None = None,
