@@ -24,6 +24,7 @@ def label(atoms: Atoms, seed: int = 0, **extra) -> Atoms:
     forces = generator.normal(size=(len(atoms), 3))
     forces -= forces.mean(0)
     energy = -3.0 * len(atoms) + 0.01 * generator.normal()
+    atoms.info.pop("adsorbate_info", None)
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, **extra)
     return atoms
 

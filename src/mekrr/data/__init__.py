@@ -1,7 +1,43 @@
 """Labelled structures: readers, validation, splits and the registry of data sets."""
 
+from mekrr.data.composition import (
+    CompositionReference,
+    composition_matrix,
+    fit_composition_reference,
+    is_isolated_atom,
+    isolated_atom_energies,
+    outside_row_space,
+)
 from mekrr.data.labels import LabelKeys, as_structures, from_ase
 from mekrr.data.readers import read_structures
+from mekrr.data.registry import DatasetEntry, datasets, fetch, load_dataset
+from mekrr.data.splits import Split, split
 from mekrr.data.structure import Structure
+from mekrr.data.summary import DatasetSummary, inspect_report, summary
+from mekrr.data.validation import Issue, raise_on_errors, validate
 
-__all__ = ["LabelKeys", "Structure", "as_structures", "from_ase", "read_structures"]
+__all__ = [
+    "CompositionReference",
+    "DatasetEntry",
+    "DatasetSummary",
+    "Issue",
+    "LabelKeys",
+    "Split",
+    "Structure",
+    "as_structures",
+    "composition_matrix",
+    "datasets",
+    "fetch",
+    "fit_composition_reference",
+    "from_ase",
+    "inspect_report",
+    "is_isolated_atom",
+    "isolated_atom_energies",
+    "load_dataset",
+    "outside_row_space",
+    "raise_on_errors",
+    "read_structures",
+    "split",
+    "summary",
+    "validate",
+]

@@ -141,6 +141,13 @@ def _as_structure(item: Structure | Atoms, keys: LabelKeys | None, index: int) -
     raise DataError(f"item {index} is a {type(item).__name__}: give ase.Atoms or mekrr.Structure, or read a file first")
 
 
+def keys_beside_labels(structure: Structure) -> str:
+    """The keys that were found besides the labels, in words, for a message about a label that is missing."""
+    arrays = set(structure.atoms.arrays) - {"numbers", "positions"}
+    keys = sorted(set(structure.info) - {FOUND}) + sorted(arrays)
+    return f"keys found: {', '.join(keys)}" if keys else "no other keys were found"
+
+
 class _Drawer:
     """Everything one `Atoms` object holds, under keys "calc:energy", "info:REF_energy", "arrays:dft_forces"."""
 

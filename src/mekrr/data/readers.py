@@ -10,9 +10,10 @@ from ase import Atoms
 from ase.db.row import AtomsRow
 from ase.io.formats import open_with_compression, string2index
 
-from mekrr.data.labels import FOUND, LabelKeys, from_ase
+from mekrr.data.labels import LabelKeys, from_ase, keys_beside_labels
 from mekrr.data.lmdb import iter_lmdb_rows
 from mekrr.data.structure import Structure
+from mekrr.data.vasp import iter_outcar, iter_vasprun
 from mekrr.data.xyz import iter_xyz
 from mekrr.errors import DataError
 
@@ -111,9 +112,9 @@ def _reader_of(path: Path) -> tuple[str, Callable[[Path], Iterator[Atoms]]]:
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
     if "OUTCAR" in name:
-        return "a VASP OUTCAR", _iter_outcar
+        return "a VASP OUTCAR", iter_outcar
     if "vasprun" in name:
-        return "a VASP vasprun.xml", _iter_vasprun
+        return "a VASP vasprun.xml", iter_vasprun
     return f"a {suffix or 'known'} file", _iter_other
 
 
@@ -140,24 +141,6 @@ def _row_to_atoms(row: AtomsRow) -> Atoms:
     atoms = row.toatoms()
     atoms.info = {**atoms.info, **row.key_value_pairs, **row.data}
     return atoms
-
-
-def _iter_outcar(path: Path) -> Iterator[Atoms]:
-    if b"vasp." not in _head(path):
-        raise DataError(f"{path} is not a VASP OUTCAR: its first lines do not name VASP; rename it to what it is")
-    yield from ase.io.iread(_plain(path), ":", format="vasp-out", do_not_split_by_at_sign=True)
-
-
-def _iter_vasprun(path: Path) -> Iterator[Atoms]:
-    """Frames of a vasprun.xml; ase reads a truncated one without a word, so look for its end first."""
-    with open_with_compression(str(path), "rb") as file:
-        tail = file.read()[-200:]
-    if b"</modeling>" not in tail:
-        raise DataError(
-            f"{path} is truncated: it does not end in </modeling>. Let the run finish, or convert the finished steps "
-            "(`ase convert vasprun.xml steps.extxyz`) and check them"
-        )
-    yield from ase.io.iread(_plain(path), ":", format="vasp-xml", do_not_split_by_at_sign=True)
 
 
 def _iter_other(path: Path) -> Iterator[Atoms]:
@@ -187,16 +170,15 @@ _BY_SUFFIX: dict[str, tuple[str, Callable[[Path], Iterator[Atoms]]]] = {
 def _require_energies(structures: Sequence[Structure], keys: LabelKeys) -> None:
     missing = [s for s in structures if s.energy is None]
     if missing:
-        raise DataError(no_energy_message(missing, keys.energy))
+        raise DataError(_no_energy_message(missing, keys.energy))
 
 
-def no_energy_message(missing: Sequence[Structure], key: str | None = None) -> str:
+def _no_energy_message(missing: Sequence[Structure], key: str | None = None) -> str:
     """What to say about structures without an energy, the first of which is named."""
     first = missing[0]
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
     under = f" under {key!r}" if key else ""
-    others = sorted(set(first.info) - {FOUND}) + sorted(set(first.atoms.arrays) - {"numbers", "positions"})
-    found = f"keys found: {', '.join(others)}" if others else "no other keys were found"
+    found = keys_beside_labels(first)
     return f"{first.where}{more}: no energy{under}; {found}. Name the key that holds the energy, or label the structure"
 
 

@@ -1,0 +1,86 @@
+"""Equal structures, whatever the order of their atoms and the periodic image each is given in."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from mekrr.data.structure import Structure
+from mekrr.typing import Int, ndarray
+
+TOLERANCE = 2e-5
+"""Structures whose sketches differ by less are equal: positions agree to about 1e-4 Angstrom."""
+
+_WAVES = np.array(
+    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [1, -1, 2], [2, 1, -1], [-1, 2, 1], [3, 1, 2], [1, 3, -2], [2, -2, 3]]
+)
+_ENERGY_PER_ATOM, _ENERGY, _FORCES, _STRESS = 1e-5, 1e-4, 5e-3, 1e-4
+
+
+def duplicate_groups(structures: Sequence[Structure]) -> Int[ndarray, "structures"]:
+    """For each structure the index of the first that equals it: its own where none does.
+
+    Equal means the same species at the same positions in the same cell, up to lattice translations of single atoms
+    and the order of the atoms, to about 1e-4 Angstrom.
+    """
+    first = np.arange(len(structures))
+    alike: dict[tuple, list[int]] = defaultdict(list)
+    for i, structure in enumerate(structures):
+        alike[structure.atoms.get_chemical_formula(), tuple(structure.atoms.pbc)].append(i)
+    for indices in alike.values():
+        if len(indices) > 1:
+            members = np.array(indices)
+            first[members] = members[_first_equal([structures[i].atoms for i in indices])]
+    return first
+
+
+def _first_equal(family: Sequence[Atoms]) -> np.ndarray:
+    """For each of some structures of one composition, the position of the first that equals it."""
+    sketches = np.stack([_sketch(atoms) for atoms in family])
+    pairs = cKDTree(sketches).query_pairs(TOLERANCE, output_type="ndarray")
+    links = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(family),) * 2)
+    _, component = connected_components(links, directed=False)
+    _, first_of = np.unique(component, return_index=True)
+    return first_of[component]
+
+
+def _sketch(atoms: Atoms) -> np.ndarray:
+    """The cell and a few structure factors, which know neither the order of atoms nor their periodic images."""
+    cell = atoms.cell.complete()
+    phases = 2 * np.pi * cell.scaled_positions(atoms.positions) @ _WAVES.T
+    marks = 1.0 + (0.618033988749895 * atoms.numbers) % 1.0  # tells the species apart
+    factors = marks @ np.exp(1j * phases)
+    return np.concatenate([atoms.cell.array.ravel(), factors.real, factors.imag])
+
+
+def have_equal_labels(one: Structure, other: Structure) -> bool:
+    """Whether the labels that both of two equal structures have agree to the precision of a DFT calculation."""
+    return _energies_agree(one, other) and _forces_agree(one, other) and _stresses_agree(one, other)
+
+
+def _energies_agree(one: Structure, other: Structure) -> bool:
+    if one.energy is None or other.energy is None:
+        return True
+    return abs(one.energy - other.energy) <= max(_ENERGY, _ENERGY_PER_ATOM * len(one))
+
+
+def _forces_agree(one: Structure, other: Structure) -> bool:
+    """Whether forces agree, atom by atom or, for another order of the atoms, by their sorted norms."""
+    if one.forces is None or other.forces is None:
+        return True
+    if np.array_equal(one.species, other.species) and np.allclose(one.forces, other.forces, rtol=0, atol=_FORCES):
+        return True
+    if np.allclose(one.atoms.positions, other.atoms.positions, rtol=0, atol=1e-3):
+        return False
+    norms = (np.sort(np.linalg.norm(forces, axis=1)) for forces in (one.forces, other.forces))
+    return bool(np.allclose(next(norms), next(norms), rtol=0, atol=_FORCES))
+
+
+def _stresses_agree(one: Structure, other: Structure) -> bool:
+    if one.stress is None or other.stress is None:
+        return True
+    return bool(np.allclose(one.stress, other.stress, rtol=0, atol=_STRESS))

@@ -1,0 +1,56 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from ase.build import fcc111, molecule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mekrr.data import Structure, from_ase
+from mekrr.data.duplicates import duplicate_groups, have_equal_labels
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_order_and_periodic_images_do_not_matter(seed):
+    generator = np.random.default_rng(seed)
+    atoms = fcc111("Cu", (2, 2, 3), vacuum=6.0, periodic=True)
+    atoms.rattle(0.1, rng=generator)
+    other = atoms[generator.permutation(len(atoms))]
+    other.positions += generator.integers(-2, 3, (12, 3)) @ atoms.cell.array
+    np.testing.assert_array_equal(duplicate_groups([Structure(atoms), Structure(other)]), [0, 0])
+
+
+def test_differences_that_matter():
+    atoms = molecule("CH3CH2OH")
+    moved, swapped, boxed = atoms.copy(), atoms.copy(), atoms.copy()
+    moved.positions[3, 1] += 1e-3
+    swapped.positions[[0, 1]] = swapped.positions[[1, 0]]  # C and C: the same
+    swapped.positions[[1, 2]] = swapped.positions[[2, 1]]  # C and O: another molecule
+    boxed.set_cell([9, 9, 9])
+    boxed.pbc = True
+    structures = [Structure(a) for a in (atoms, moved, swapped, boxed, atoms)]
+    np.testing.assert_array_equal(duplicate_groups(structures), [0, 1, 2, 3, 0])
+
+
+@pytest.mark.parametrize("name", ["energy", "forces", "stress"])
+def test_labels(slab, name):
+    slab.calc.results["stress"] = np.zeros(6)
+    structure = from_ase(slab)
+    assert have_equal_labels(structure, structure)
+    changed = getattr(structure, name) + 0.1
+    assert not have_equal_labels(structure, dataclasses.replace(structure, **{name: changed}))
+    assert have_equal_labels(structure, dataclasses.replace(structure, **{name: None}))
+
+
+def test_forces_of_reordered_atoms(slab):
+    order = np.random.default_rng(1).permutation(12)
+    forces = slab.get_forces()
+    one = Structure(slab, forces=forces)
+    assert have_equal_labels(one, Structure(slab[order], forces=forces[order]))
+    assert not have_equal_labels(one, Structure(slab[order], forces=1.1 * forces[order]))
+
+
+def test_none_and_one():
+    assert len(duplicate_groups([])) == 0
+    np.testing.assert_array_equal(duplicate_groups([Structure(molecule("H2O"))]), [0])

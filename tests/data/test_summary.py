@@ -1,0 +1,49 @@
+import io
+import json
+
+import numpy as np
+from ase import Atoms
+from rich.console import Console
+
+from mekrr.cli.inspect import render_inspection
+from mekrr.data import Structure, from_ase, inspect_report, summary
+
+
+def structures_of(frames):
+    return [from_ase(atoms, source="a.xyz", index=i) for i, atoms in enumerate(frames)]
+
+
+def test_counts(frames):
+    result = summary(structures_of(frames))
+    assert result.n_structures == 5
+    assert result.n_atoms == sum(map(len, frames))
+    assert result.elements == {"H": 6, "C": 2, "O": 3, "Cu": 9}
+    assert result.periodicity == {"FFF": 4, "TTF": 1}
+    assert result.labels == {"energy": 5, "forces": 5, "stress": 0, "weight": 0}
+    assert result.label_keys["energy"] == {"calc:energy": 5}
+    assert result.config_types == {"molecule": 4, "slab": 1}
+    assert result.isolated_atoms == {"Cu": frames[3].get_potential_energy()}
+    assert 0.9 < result.shortest_distances["H-O"] < 1.1
+
+
+def test_report_is_json_and_survives_broken_structures(frames):
+    structures = structures_of(frames)
+    structures += [Structure(Atoms("H2", [[np.nan] * 3] * 2)), Structure(Atoms("O"), index=6)]
+    report = inspect_report(structures)
+    assert json.loads(json.dumps(report)) == report
+    assert not report["ok"]
+    assert [i["code"] for i in report["issues"]] == ["not-finite", "no-energy"]
+    assert report["summary"]["n_structures"] == 7
+    assert inspect_report(structures[:5])["ok"]
+    assert not inspect_report([])["ok"]
+
+
+def test_rendering_shows_what_was_found(frames):
+    structures = [*structures_of(frames), Structure(Atoms("O"), source="b[1].xyz")]
+    stream = io.StringIO()
+    render_inspection(inspect_report(structures), Console(file=stream, width=120))
+    text = stream.getvalue()
+    assert "energy: calc:energy (5)" in text
+    assert "error no-energy b[1].xyz, index 0 (O): no energy; no other keys were found" in text
+    assert "errors: 1, warnings: 0; correct the errors" in text
+    render_inspection(inspect_report([]), Console(file=stream))
