@@ -1,21 +1,8 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import fcc111, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    folder = Path(os.environ.get("MEKRR_DATA", SHARED))
-    if not folder.is_dir():
-        pytest.skip("real data is not at hand: set MEKRR_DATA to its folder")
-    return folder
 
 
 def label(atoms: Atoms, seed: int = 0, **extra) -> Atoms:

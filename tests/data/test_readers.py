@@ -1,5 +1,7 @@
 import gzip
 import pickle
+import sqlite3
+from contextlib import closing
 
 import ase.db
 import lmdb
@@ -29,8 +31,7 @@ def test_formats_give_the_same_structures(tmp_path, frames, name):
         np.testing.assert_allclose(structure.forces, atoms.get_forces(), atol=1e-7)
         np.testing.assert_array_equal(structure.atoms.pbc, atoms.pbc)
         assert structure.atoms.calc is None
-        if name != "a.json":
-            assert structure.info["config_type"] == atoms.info["config_type"]
+        assert structure.info["config_type"] == atoms.info["config_type"]
 
 
 def test_several_files_are_read_one_after_another(tmp_path, frames):
@@ -115,13 +116,37 @@ def test_truncated_file_is_never_read_in_silence(tmp_path, slab, name, kept):
 
 
 @pytest.mark.parametrize(
-    "name", ["a.xyz", "a.extxyz", "a.xyz.gz", "a.traj", "a.db", "a.aselmdb", "OUTCAR", "vasprun.xml", "a.cif", "noname"]
+    "name",
+    [
+        "a.xyz",
+        "a.extxyz",
+        "a.xyz.gz",
+        "a.traj",
+        "a.db",
+        "a.aselmdb",
+        "OUTCAR",
+        "vasprun.xml",
+        "a.json",
+        "a.cif",
+        "noname",
+    ],
 )
 @pytest.mark.parametrize("content", [bytes(range(256)) * 20, b"just some words\n" * 300])
 def test_file_that_is_not_what_its_name_says(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         read_structures(tmp_path / name)
+
+
+def test_foreign_sqlite_file_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "bookmarks.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE places (id)")
+        connection.commit()
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="its tables: places"):
+        read_structures(path)
+    assert path.read_bytes() == before
 
 
 def test_blank_line_does_not_hide_the_rest(tmp_path, frames):

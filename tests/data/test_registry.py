@@ -1,9 +1,10 @@
 import hashlib
+from collections import Counter
 
 import pytest
 from ase.io import write
 
-from mekrr.data import DatasetEntry, datasets, fetch, load_dataset, registry
+from mekrr.data import DatasetEntry, datasets, fetch, load_dataset, registry, validate
 from mekrr.errors import DataError
 
 GOOD = {
@@ -47,8 +48,20 @@ def test_embedded_parts():
     if not entry.parts:
         pytest.skip("the embedded data files are not there yet")
     everything = load_dataset("cu-formate-mini")
-    assert len(everything) == sum(len(load_dataset("cu-formate-mini", part)) for part in entry.parts)
-    assert everything[0].source == f"cu-formate-mini {entry.parts[0]}"
+    assert Counter(s.source for s in everything) == {f"cu-formate-mini {part}": n for part, n in entry.parts.items()}
+    assert not [issue for issue in validate(everything) if issue.level == "error"]
+
+
+def test_parts_are_found_and_counted(tmp_path, frames, monkeypatch):
+    (tmp_path / "embedded").mkdir()
+    write(tmp_path / "embedded" / "a-b-d2.extxyz.gz", frames)
+    write(tmp_path / "embedded" / "a-b-d1.extxyz.gz", frames[:2])
+    monkeypatch.setattr(registry.resources, "files", lambda package: tmp_path)
+    entry = DatasetEntry(**GOOD)
+    monkeypatch.setattr(registry, "_ENTRIES", (entry,))
+    assert entry.parts == {"d1": 2, "d2": 5}
+    assert [s.source for s in load_dataset("a-b")] == ["a-b d1"] * 2 + ["a-b d2"] * 5
+    assert len(load_dataset("a-b", ["d1"])) == 2
 
 
 def test_fetched_file_is_used_where_it_lies(tmp_path, frames, monkeypatch):

@@ -181,3 +181,12 @@ def test_thousands_of_structures_take_seconds():
     start = time.perf_counter()
     assert validate(structures) == []
     assert time.perf_counter() - start < 5
+
+
+def test_energies_under_several_keys(frames):
+    structures = [from_ase(atoms, index=i) for i, atoms in enumerate(frames)]
+    frames[1].info["REF_energy"], frames[1].calc = -9.0, None
+    structures[1] = from_ase(frames[1], index=1)
+    (issue,) = validate(structures)
+    assert issue.code == "energy-keys"
+    assert "calc:energy (4), info:REF_energy (1)" in issue.message

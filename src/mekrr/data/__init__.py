@@ -8,6 +8,7 @@ from mekrr.data.composition import (
     isolated_atom_energies,
     outside_row_space,
 )
+from mekrr.data.duplicates import duplicate_groups
 from mekrr.data.labels import LabelKeys, as_structures, from_ase
 from mekrr.data.readers import read_structures
 from mekrr.data.registry import DatasetEntry, datasets, fetch, load_dataset
@@ -27,6 +28,7 @@ __all__ = [
     "as_structures",
     "composition_matrix",
     "datasets",
+    "duplicate_groups",
     "fetch",
     "fit_composition_reference",
     "from_ase",

@@ -1,17 +1,16 @@
 """Files to structures: extended XYZ, ASE trajectories and databases, ASE-LMDB, VASP output, what else ase.io reads."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import ase.db
 import ase.io
 from ase import Atoms
-from ase.db.row import AtomsRow
 from ase.io.formats import open_with_compression, string2index
 
+from mekrr.data.databases import iter_db, iter_json, iter_lmdb
 from mekrr.data.labels import LabelKeys, from_ase, keys_beside_labels
-from mekrr.data.lmdb import iter_lmdb_rows
 from mekrr.data.structure import Structure
 from mekrr.data.vasp import iter_outcar, iter_vasprun
 from mekrr.data.xyz import iter_xyz
@@ -81,6 +80,8 @@ def _check_file(path: Path) -> None:
         raise DataError(f"{path} is a folder: name the file or files in it")
     if not path.exists():
         raise DataError(f"{path} does not exist: check the name (the working folder is {Path.cwd()})")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path} cannot be opened: ask its owner for permission to read it")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty: check the program that wrote it")
 
@@ -93,7 +94,7 @@ def _guarded(path: Path) -> Iterator[Atoms]:
         for atoms in read(path):
             yield atoms
             count += 1
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # parsers of damaged files raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -124,25 +125,6 @@ def _iter_traj(path: Path) -> Iterator[Atoms]:
     yield from ase.io.iread(_plain(path), ":", format="traj", do_not_split_by_at_sign=True)
 
 
-def _iter_db(path: Path) -> Iterator[Atoms]:
-    if not _head(path).startswith(b"SQLite format 3\0"):
-        raise DataError(f"{path} is not an ASE database: an .db file is SQLite; rename it to what it is")
-    with ase.db.connect(_plain(path), type="db", use_lock_file=False) as database:
-        for row in database.select():
-            yield _row_to_atoms(row)
-
-
-def _iter_lmdb(path: Path) -> Iterator[Atoms]:
-    yield from map(_row_to_atoms, iter_lmdb_rows(path))
-
-
-def _row_to_atoms(row: AtomsRow) -> Atoms:
-    """Atoms whose info holds the key-value pairs and the data of the row."""
-    atoms = row.toatoms()
-    atoms.info = {**atoms.info, **row.key_value_pairs, **row.data}
-    return atoms
-
-
 def _iter_other(path: Path) -> Iterator[Atoms]:
     yield from ase.io.iread(_plain(path), ":", do_not_split_by_at_sign=True)
 
@@ -161,9 +143,10 @@ _BY_SUFFIX: dict[str, tuple[str, Callable[[Path], Iterator[Atoms]]]] = {
     ".xyz": ("extended XYZ", iter_xyz),
     ".extxyz": ("extended XYZ", iter_xyz),
     ".traj": ("an ASE trajectory", _iter_traj),
-    ".db": ("an ASE database", _iter_db),
-    ".aselmdb": ("an ASE-LMDB", _iter_lmdb),
-    ".lmdb": ("an ASE-LMDB", _iter_lmdb),
+    ".db": ("an ASE database", iter_db),
+    ".json": ("an ASE JSON database", iter_json),
+    ".aselmdb": ("an ASE-LMDB", iter_lmdb),
+    ".lmdb": ("an ASE-LMDB", iter_lmdb),
 }
 
 

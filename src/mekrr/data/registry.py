@@ -1,5 +1,6 @@
 """Data sets that can be loaded by name: embedded in the package, or fetched from an archive and checked by hash."""
 
+import gzip
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ class DatasetEntry:
         description: one line: system, method, what it is for.
         licence: SPDX identifier where there is one.
         citation: how to cite it.
-        n_structures: number of structures.
+        n_structures: number of structures; None for embedded sets, whose `parts` are counted.
         n_atoms: atoms of each structure, as text.
         size_mb: approximate size of the files in MB.
         url: address of the file; empty for embedded sets.
@@ -36,7 +37,7 @@ class DatasetEntry:
     description: str
     licence: str
     citation: str
-    n_structures: int
+    n_structures: int | None
     n_atoms: str
     size_mb: float
     url: str = ""
@@ -55,7 +56,9 @@ class DatasetEntry:
         faults += ["name"] * (not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name))
         faults += ["url"] * (bool(self.url) and not self.url.startswith("https://"))
         faults += ["sha256"] * (bool(self.sha256) and not re.fullmatch(r"[0-9a-f]{64}", self.sha256))
-        faults += ["n_structures"] * (self.n_structures < 1) + ["size_mb"] * (self.size_mb <= 0)
+        faults += ["n_structures"] * (self.n_structures is not None and self.n_structures < 1) + ["size_mb"] * (
+            self.size_mb <= 0
+        )
         if faults:
             raise ValueError(f"data set entry {self.name!r}: missing or malformed {', '.join(faults)}")
 
@@ -65,9 +68,10 @@ class DatasetEntry:
         return not self.url
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of the parts of an embedded set, e.g. ("clean", "d1"); empty for others."""
-        return tuple(_embedded_files(self.name)) if self.is_embedded else ()
+    def parts(self) -> dict[str, int]:
+        """Number of structures in each part of an embedded set, e.g. {"clean": 20, "d1": 150}; empty for others."""
+        files = _embedded_files(self.name) if self.is_embedded else {}
+        return {part: _count_structures(file) for part, file in files.items()}
 
 
 _ENTRIES = (
@@ -76,8 +80,8 @@ _ENTRIES = (
         description="formate and its dehydrogenation on Cu(111) slabs of two sizes, made for mekrr (GPAW, RPBE)",
         licence="MIT",
         citation="part of mekrr; see the card cu-formate-mini.md",
-        n_structures=1,
-        n_atoms="up to 52",
+        n_structures=None,
+        n_atoms="slabs of two sizes",
         size_mb=1.0,
     ),
     DatasetEntry(
@@ -158,6 +162,12 @@ def _embedded_files(name: str) -> dict[str, Traversable]:
     pattern = re.compile(re.escape(name) + r"-(?P<part>.+)\.extxyz\.gz")
     found = {match["part"]: file for file in folder.iterdir() if (match := pattern.fullmatch(file.name))}
     return dict(sorted(found.items()))
+
+
+def _count_structures(file: Traversable) -> int:
+    """How many frames an embedded file holds: each has one comment line with the names of its columns."""
+    with file.open("rb") as raw, gzip.open(raw, "rt") as text:
+        return sum("Properties=" in line for line in text)
 
 
 def _read_part(entry: DatasetEntry, part: str, files: dict[str, Traversable]) -> list[Structure]:

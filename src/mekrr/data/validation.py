@@ -135,6 +135,7 @@ def _warnings(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator
     yield from _mixed_references(structures, sound)
     yield from _units(structures, sound)
     yield from _energy_choice(structures, sound)
+    yield from _energy_keys(structures, sound)
 
 
 def _short_distances(structures: Sequence[Structure], sound: Sequence[int]) -> list[Issue]:
@@ -195,6 +196,18 @@ def _energy_choice(structures: Sequence[Structure], sound: Sequence[int]) -> lis
             differing += [(difference, i, what)] * (difference > 1e-3)
     found = [(i, what) for _, i, what in sorted(differing, reverse=True)]
     return _issue("warning", "energy-choice", found, structures, "name the key of the energy to choose another")
+
+
+def _energy_keys(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator[Issue]:
+    """Where the energies of one data set come from different keys, and may be different quantities."""
+    found = [str((structures[i].info.get(FOUND) or {}).get("energy")) for i in sound]
+    counts = {key: found.count(key) for key in sorted(set(found) - {"None"})}
+    if len(counts) > 1:
+        listed = ", ".join(f"{key} ({n})" for key, n in counts.items())
+        advice = "name the key of the energy to read one quantity throughout"
+        yield Issue(
+            "warning", "energy-keys", f"{_sources(structures)}: energies come from several keys, {listed}; {advice}"
+        )
 
 
 def _sources(structures: Sequence[Structure]) -> str:

@@ -1,0 +1,64 @@
+import gzip
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mekrr.data import read_structures
+from mekrr.data.xyz import iter_xyz
+from mekrr.errors import DataError
+
+WATER = "3\nenergy=-1\nO 0.000 0.000 0.119\nH 0.000 0.763 -0.477\nH 0.000 -0.763 -0.477"
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.tuples(*[st.booleans()] * 3), st.integers(0, 999))
+def test_round_trip(tmp_path_factory, sizes, pbc, seed):
+    generator = np.random.default_rng(seed)
+    frames = []
+    for size in sizes:
+        cell = 9 * np.eye(3) + generator.normal(size=(3, 3))
+        atoms = Atoms(generator.integers(1, 90, size), generator.normal(size=(size, 3)), cell=cell, pbc=pbc)
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=generator.normal(), forces=generator.normal(size=(size, 3)), stress=generator.normal(size=6)
+        )
+        frames.append(atoms)
+    path = tmp_path_factory.mktemp("xyz") / "a.extxyz.gz"
+    write(path, frames)
+    for structure, atoms in zip(read_structures(path), frames, strict=True):
+        np.testing.assert_array_equal(structure.species, atoms.numbers)
+        np.testing.assert_array_equal(structure.atoms.pbc, atoms.pbc)
+        np.testing.assert_allclose(structure.atoms.cell.array, atoms.cell.array, atol=1e-7)
+        np.testing.assert_allclose(structure.atoms.positions, atoms.positions, atol=1e-7)
+        np.testing.assert_allclose(structure.forces, atoms.get_forces(), atol=1e-7)
+        np.testing.assert_allclose(structure.stress, atoms.get_stress(voigt=False), atol=1e-7)
+
+
+def test_no_final_newline_is_fine(tmp_path):
+    (tmp_path / "a.xyz").write_text(WATER)
+    assert len(list(iter_xyz(tmp_path / "a.xyz"))) == 1
+
+
+def test_end_within_a_number(tmp_path):
+    (tmp_path / "a.xyz").write_text(WATER[:-1])
+    with pytest.raises(DataError, match="index 0: truncated after 2 of 3 atoms"):
+        list(iter_xyz(tmp_path / "a.xyz"))
+
+
+def test_text_that_is_no_xyz(tmp_path):
+    (tmp_path / "a.xyz").write_text(f"{WATER}\nloose end\n")
+    with pytest.raises(DataError, match="index 1: expected a number of atoms, found 'loose end'"):
+        list(iter_xyz(tmp_path / "a.xyz"))
+
+
+def test_name_that_claims_compression(tmp_path):
+    (tmp_path / "a.xyz.gz").write_text(WATER)
+    with pytest.raises(DataError, match="Not a gzipped file"):
+        read_structures(tmp_path / "a.xyz.gz")
+    (tmp_path / "b.xyz").write_bytes(gzip.compress(WATER.encode()))
+    with pytest.raises(DataError, match="binary data"):
+        read_structures(tmp_path / "b.xyz")
