@@ -1,1 +1,25 @@
-"""."""
+"""Kernels between atoms and, by kernel mean embedding, between structures."""
+
+from mekrr.kernels.expansion import Expansion
+from mekrr.kernels.tiles import GramPair, gram, gram_diagonal
+from mekrr.kernels.pointwise import (
+    KERNELS,
+    GaussianKernel,
+    LinearKernel,
+    PointwiseKernel,
+    PolynomialKernel,
+    make_kernel,
+)
+
+__all__ = [
+    "KERNELS",
+    "Expansion",
+    "GaussianKernel",
+    "GramPair",
+    "LinearKernel",
+    "PointwiseKernel",
+    "PolynomialKernel",
+    "gram",
+    "gram_diagonal",
+    "make_kernel",
+]

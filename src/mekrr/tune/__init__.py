@@ -1,1 +1,20 @@
-"""."""
+"""Choosing hyperparameters by closed-form leave-one-out or evidence."""
+
+from mekrr.tune.criteria import CRITERIA
+from mekrr.tune.problem import FeatureCandidate, Grid, PriorCandidate, Trial, best_of
+from mekrr.tune.search import Choice, SearchProblem, search
+from mekrr.tune.surface import Surface, ridge_floor
+
+__all__ = [
+    "CRITERIA",
+    "Choice",
+    "FeatureCandidate",
+    "Grid",
+    "PriorCandidate",
+    "SearchProblem",
+    "Surface",
+    "Trial",
+    "best_of",
+    "ridge_floor",
+    "search",
+]

@@ -1,0 +1,189 @@
+"""Errors of a potential on labelled structures, beside the backbone by itself and the composition fit."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from mekrr.data import Structure, as_structures
+from mekrr.errors import DataError
+from mekrr.potential import KernelPotential, Prediction, StageProgress
+from mekrr.prior import Prior
+from mekrr.typing import Float, ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Predictions beside labels.
+
+    Attributes:
+        structures: evaluated, each with an energy.
+        predictions: of the potential, one a structure.
+        backbone_energies: the backbone's own plus per-element shifts fitted on the training data, eV; None when it has
+            no energy.
+        composition_energies: of the per-element fit to the training data, eV: what knowing the formula alone gives.
+        by: info key by which errors are grouped, or None.
+    """
+
+    structures: list[Structure]
+    predictions: list[Prediction]
+    backbone_energies: Float[ndarray, "structures"] | None
+    composition_energies: Float[ndarray, "structures"]
+    by: str | None = None
+
+    @property
+    def n_atoms(self) -> Float[ndarray, "structures"]:
+        """Atoms of each structure."""
+        return np.array([len(s) for s in self.structures], dtype=float)
+
+    @property
+    def energies(self) -> Float[ndarray, "structures"]:
+        """DFT energies, eV."""
+        return np.array([s.energy for s in self.structures], dtype=float)
+
+    @property
+    def predicted_energies(self) -> Float[ndarray, "structures"]:
+        """Predicted energies, eV."""
+        return np.array([p.energy for p in self.predictions])
+
+    @property
+    def energy_errors(self) -> Float[ndarray, "structures"]:
+        """Predicted minus DFT, meV/atom."""
+        return 1000 * (self.predicted_energies - self.energies) / self.n_atoms
+
+    def force_errors(self, backbone: bool = False) -> Float[ndarray, "components"] | None:
+        """Predicted minus DFT over all labelled components, meV/Angstrom; None where there are none."""
+        pairs = [
+            (p.backbone_forces if backbone else p.forces, s.forces)
+            for p, s in zip(self.predictions, self.structures, strict=True)
+        ]
+        errors = [1000 * (f - label).ravel() for f, label in pairs if f is not None and label is not None]
+        return np.concatenate(errors) if errors else None
+
+    def metrics(self) -> dict[str, Any]:
+        """The table of `mekrr evaluate --json`: RMSE and MAE in meV/atom and meV/Angstrom."""
+        forces, own_forces = self.force_errors(), self.force_errors(backbone=True)
+        table: dict[str, Any] = {
+            "n_structures": len(self.structures),
+            "n_atoms": int(self.n_atoms.sum()),
+            "energy_mae_mev_per_atom": _mae(self.energy_errors),
+            "energy_rmse_mev_per_atom": _rmse(self.energy_errors),
+            "energy_rmse_per_composition_mev_per_atom": _rmse(self._without_composition_offsets()),
+            "forces_mae_mev_per_angstrom": _mae(forces),
+            "forces_rmse_mev_per_angstrom": _rmse(forces),
+            "backbone_energy_rmse_mev_per_atom": _rmse(self._errors_of(self.backbone_energies)),
+            "backbone_energy_mae_mev_per_atom": _mae(self._errors_of(self.backbone_energies)),
+            "backbone_forces_rmse_mev_per_angstrom": _rmse(own_forces),
+            "backbone_forces_mae_mev_per_angstrom": _mae(own_forces),
+            "composition_energy_rmse_mev_per_atom": _rmse(self._errors_of(self.composition_energies)),
+            "composition_energy_mae_mev_per_atom": _mae(self._errors_of(self.composition_energies)),
+            "zero_forces_rmse_mev_per_angstrom": self._force_scale(),
+        }
+        table |= self._calibration()
+        if self.by is not None:
+            table["groups"] = self.groups()
+        return table
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Energy and force errors for each value of the info key `by`."""
+        names = [str(s.info.get(self.by, "(none)")) for s in self.structures]
+        table = {}
+        for name in sorted(set(names)):
+            chosen = [t for t, other in enumerate(names) if other == name]
+            part = self.part(chosen)
+            table[name] = {
+                "n_structures": len(chosen),
+                "energy_rmse_mev_per_atom": _rmse(part.energy_errors),
+                "energy_mae_mev_per_atom": _mae(part.energy_errors),
+                "forces_rmse_mev_per_angstrom": _rmse(part.force_errors()),
+            }
+        return table
+
+    def part(self, chosen: Sequence[int]) -> "Evaluation":
+        """The evaluation of some of the structures."""
+        return Evaluation(
+            [self.structures[t] for t in chosen],
+            [self.predictions[t] for t in chosen],
+            None if self.backbone_energies is None else self.backbone_energies[list(chosen)],
+            self.composition_energies[list(chosen)],
+        )
+
+    def _errors_of(self, energies: np.ndarray | None) -> np.ndarray | None:
+        return None if energies is None else 1000 * (energies - self.energies) / self.n_atoms
+
+    def _without_composition_offsets(self) -> np.ndarray:
+        """Energy errors after removing one offset, per atom, from the structures of each composition."""
+        errors = self.energy_errors.copy()
+        formulas = np.array([s.atoms.get_chemical_formula(empirical=True) for s in self.structures])
+        for formula in np.unique(formulas):
+            errors[formulas == formula] -= errors[formulas == formula].mean()
+        return errors
+
+    def _force_scale(self) -> float | None:
+        labelled = [s.forces.ravel() for s in self.structures if s.forces is not None]
+        return 1000 * float(np.sqrt(np.mean(np.concatenate(labelled) ** 2))) if labelled else None
+
+    def _calibration(self) -> dict[str, float | None]:
+        """Shares of energies within one and two predicted deviations (68% and 95% for a normal distribution)."""
+        deviations = np.array([p.energy_std for p in self.predictions if p.energy_std is not None])
+        if len(deviations) != len(self.structures):
+            return {"share_within_one_std": None, "share_within_two_std": None}
+        ratio = np.abs(self.predicted_energies - self.energies) / deviations
+        return {
+            "mean_energy_std_mev_per_atom": float(np.mean(1000 * deviations / self.n_atoms)),
+            "share_within_one_std": float(np.mean(ratio <= 1)),
+            "share_within_two_std": float(np.mean(ratio <= 2)),
+        }
+
+
+def evaluate(
+    potential: KernelPotential,
+    structures: Iterable[Structure | Atoms],
+    by: str | None = None,
+    progress: StageProgress | None = None,
+) -> Evaluation:
+    """Predict labelled structures and compare.
+
+    Args:
+        potential: fitted.
+        structures: with energies; forces are compared where they are there.
+        by: info key by which errors are grouped as well.
+        progress: see KernelPotential.fit.
+
+    Raises:
+        DataError: when a structure has no energy, or elements the potential cannot treat.
+    """
+    structures = as_structures(structures)
+    for structure in structures:
+        if structure.energy is None:
+            raise DataError(f"{structure.where}: no energy to compare with; use mekrr predict for unlabelled structures")
+    if by is not None and not any(by in s.info for s in structures):
+        keys = sorted({key for s in structures for key in s.info})
+        raise DataError(f"no structure has the info key {by!r}; there are: {', '.join(keys) or 'none'}")
+    has_forces = any(s.forces is not None for s in structures)
+    predictions = potential.predict(
+        structures, forces=has_forces, uncertainty=True, backbone_forces=has_forces, progress=progress
+    )
+    fitted = potential.fitted_
+    own = [p.backbone_energy for p in predictions]
+    baseline = None
+    if fitted.baseline is not None:
+        baseline = shifts_of(fitted.baseline, structures) + np.array(own, dtype=float)
+    return Evaluation(structures, predictions, baseline, shifts_of(fitted.reference, structures), by)
+
+
+def shifts_of(prior: Prior, structures: Sequence[Structure]) -> Float[ndarray, "structures"]:
+    """The part of a prior's energy that depends on composition alone, eV."""
+    totals = [prior.shift_energies(torch.as_tensor(s.species)).sum() for s in structures]
+    return np.array([float(total) for total in totals])
+
+
+def _rmse(errors: np.ndarray | None) -> float | None:
+    return None if errors is None else float(np.sqrt(np.mean(errors**2)))
+
+
+def _mae(errors: np.ndarray | None) -> float | None:
+    return None if errors is None else float(np.mean(np.abs(errors)))

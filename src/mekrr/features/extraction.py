@@ -1,0 +1,119 @@
+"""Features and backbone energies of many structures, in batches sized by atoms, through the cache."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from ase import Atoms
+
+from mekrr.backbones import Backbone
+from mekrr.features.cache import FeatureCache
+from mekrr.features.environments import Environments
+from mekrr.graph import build_batch
+from mekrr.typing import Float, Tensor
+
+BATCH_ATOMS = 256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Extraction:
+    """What one pass of the backbone over a data set gives.
+
+    Attributes:
+        environments: raw features of the layers asked for, in the backbone's dtype.
+        layers: their names.
+        widths: channels of each.
+        energies: the backbone's own energies in eV, float64; None when it has none.
+    """
+
+    environments: Environments
+    layers: tuple[str, ...]
+    widths: tuple[int, ...]
+    energies: Float[Tensor, "structures"] | None
+
+    def __getitem__(self, indices: Tensor) -> "Extraction":
+        """The extraction of the chosen structures."""
+        energies = None if self.energies is None else self.energies[indices]
+        return Extraction(self.environments[indices], self.layers, self.widths, energies)
+
+    def select(self, layers: Sequence[str]) -> "Extraction":
+        """The same structures with only some of the layers."""
+        starts = dict(zip(self.layers, torch.tensor((0, *self.widths)).cumsum(0).tolist(), strict=False))
+        width = dict(zip(self.layers, self.widths, strict=True))
+        columns = torch.cat([torch.arange(starts[name], starts[name] + width[name]) for name in layers])
+        environments = self.environments.with_features(self.environments.features[:, columns])
+        return Extraction(environments, tuple(layers), tuple(width[name] for name in layers), self.energies)
+
+
+def extract(
+    structures: Sequence[Atoms],
+    backbone: Backbone,
+    layers: Sequence[str],
+    cache: FeatureCache | None = None,
+    batch_atoms: int = BATCH_ATOMS,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Features of all structures.
+
+    Args:
+        structures: non-empty.
+        backbone: frozen network.
+        layers: tapped layers, concatenated in this order.
+        cache: read first; what is computed is written to it.
+        batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
+        progress: called with structures done and structures in all.
+    """
+    keys = [cache.key(a, backbone.identity, layers, backbone.dtype, "features") if cache else "" for a in structures]
+    entries = [cache.read(key) if cache else None for key in keys]
+    missing = [t for t, entry in enumerate(entries) if entry is None]
+    done = len(structures) - len(missing)
+    for batch in batches([len(structures[t]) for t in missing], batch_atoms):
+        chosen = [missing[i] for i in batch]
+        for t, entry in zip(chosen, _compute([structures[t] for t in chosen], backbone, layers), strict=True):
+            entries[t] = entry
+            if cache:
+                cache.write(keys[t], entry)
+        done += len(chosen)
+        if progress is not None:
+            progress(done, len(structures))
+    return _assemble(structures, [entry for entry in entries if entry is not None], backbone, layers)
+
+
+def batches(sizes: Sequence[int], batch_atoms: int) -> Iterator[list[int]]:
+    """Consecutive indices whose sizes add up to at most `batch_atoms`, at least one each."""
+    current: list[int] = []
+    total = 0
+    for index, size in enumerate(sizes):
+        if current and total + size > batch_atoms:
+            yield current
+            current, total = [], 0
+        current.append(index)
+        total += size
+    if current:
+        yield current
+
+
+def _compute(structures: Sequence[Atoms], backbone: Backbone, layers: Sequence[str]) -> list[dict[str, Tensor]]:
+    graph = build_batch(structures, backbone.cutoff, backbone.max_neighbours).to(backbone.device)
+    with torch.no_grad():
+        output = backbone.forward(graph, graph.edge_vectors(), layers)
+    counts = graph.n_atoms.tolist()
+    entries = [{"features": part.cpu().clone()} for part in output.features.split(counts)]
+    if output.atomic_energies is not None:
+        for entry, part in zip(entries, output.atomic_energies.double().split(counts), strict=True):
+            entry["energy"] = part.sum().cpu()
+    return entries
+
+
+def _assemble(
+    structures: Sequence[Atoms], entries: Sequence[dict[str, Tensor]], backbone: Backbone, layers: Sequence[str]
+) -> Extraction:
+    environments = Environments(
+        torch.cat([entry["features"] for entry in entries]),
+        torch.cat([torch.as_tensor(atoms.numbers, dtype=torch.int64) for atoms in structures]),
+        torch.tensor([len(atoms) for atoms in structures]),
+    )
+    energies = torch.stack([entry["energy"] for entry in entries]) if backbone.has_energy else None
+    return Extraction(environments, tuple(layers), tuple(backbone.layer_widths[name] for name in layers), energies)

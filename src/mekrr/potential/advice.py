@@ -1,0 +1,63 @@
+"""What a user must hear before trusting a prediction."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from mekrr.backbones import Backbone
+from mekrr.errors import DataError
+from mekrr.potential.fitted import Fitted
+from mekrr.prior import NEEDS_BACKBONE
+
+
+class MekrrWarning(UserWarning):
+    """A result is usable, but there is something to know about it."""
+
+
+def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atoms]) -> None:
+    """Refuse elements that cannot be treated; warn of those, and of compositions, that the data leave open.
+
+    Raises:
+        DataError: for an element unknown to the backbone, or unseen in training where the prior does not cover it.
+    """
+    elements = {int(z) for atoms in structures for z in atoms.numbers}
+    unknown = elements - backbone.known_species
+    if unknown:
+        raise DataError(f"{_symbols(unknown)}: unknown to the backbone {backbone.name}; use a backbone that knows them")
+    unseen = elements - fitted.known_species
+    if unseen and fitted.prior.name not in NEEDS_BACKBONE:
+        raise DataError(
+            f"{_symbols(unseen)}: not in the training data, and the prior {fitted.prior.name!r} does not cover them; "
+            "add structures with them, or fit with --prior backbone"
+        )
+    if unseen:
+        warnings.warn(
+            f"{_symbols(unseen)}: not in the training data; their energies are the backbone's own, unshifted",
+            MekrrWarning,
+            stacklevel=3,
+        )
+    _warn_of_compositions(fitted, structures)
+
+
+def _warn_of_compositions(fitted: Fitted, structures: Iterable[Atoms]) -> None:
+    """One warning for each combination of elements whose energy the training compositions leave undetermined."""
+    named: dict[str, str] = {}
+    for atoms in structures:
+        combination = fitted.prior.undetermined_combination(Counter(atoms.numbers.tolist()))
+        if combination is not None:
+            named.setdefault(combination, atoms.get_chemical_formula())
+    for combination, formula in named.items():
+        warnings.warn(
+            f"{formula}: its composition lies outside those of the training data. The energy of adding ({combination}) "
+            "is not determined by them and was set to the smallest shift that fits: energies of such structures carry "
+            "an unknown offset, forces do not",
+            MekrrWarning,
+            stacklevel=3,
+        )
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in sorted(numbers))

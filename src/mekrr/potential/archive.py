@@ -1,0 +1,121 @@
+"""The model file: one safetensors file with a versioned JSON header, no pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mekrr.errors import ModelFileError
+from mekrr.features import Environments, Scaler
+from mekrr.files import atomic_path
+from mekrr.potential.fitted import Fitted
+from mekrr.prior import Prior
+from mekrr.typing import Tensor
+
+FORMAT_VERSION = 1
+HEADER = "mekrr"
+
+
+def save_fitted(fitted: Fitted, path: str | Path) -> None:
+    """Write a potential; the old file stays until the new one is whole.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
+    header = {
+        "format_version": FORMAT_VERSION,
+        "layers": list(fitted.layers),
+        "kernel": fitted.kernel_name,
+        "embedding": fitted.embedding,
+        "length_scale": fitted.length_scale,
+        "species_weight": fitted.species_weight,
+        "ridge": fitted.ridge,
+        "amplitude": fitted.amplitude,
+        "prior": _prior_to_json(fitted.prior),
+        "baseline": None if fitted.baseline is None else _prior_to_json(fitted.baseline),
+        "reference": _prior_to_json(fitted.reference),
+        "facts": fitted.facts,
+    }
+    with atomic_path(path) as temporary:
+        save_file(_tensors(fitted), temporary, metadata={HEADER: json.dumps(header)})
+
+
+def load_fitted(path: str | Path) -> Fitted:
+    """Read a potential.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ModelFileError: when it is truncated, not a mekrr model, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such model file")
+    tensors, metadata = _read(path)
+    if HEADER not in metadata:
+        raise ModelFileError(f"{path}: a safetensors file, but not a mekrr model; was it written by mekrr fit?")
+    header = json.loads(metadata[HEADER])
+    version = header.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: model format {version}, but this mekrr reads format {FORMAT_VERSION}; install a newer mekrr, "
+            "or fit again"
+        )
+    try:
+        return _fitted(tensors, header)
+    except (KeyError, TypeError) as error:
+        raise ModelFileError(f"{path}: the model file lacks {error}; it is damaged, fit again") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, ValueError) as error:
+        raise ModelFileError(f"{path}: not a whole safetensors file ({error}); it may be truncated") from error
+
+
+def _tensors(fitted: Fitted) -> dict[str, Tensor]:
+    tensors = {
+        "features": fitted.training.features,
+        "species": fitted.training.species,
+        "n_atoms": fitted.training.n_atoms,
+        "scaler_mean": fitted.scaler.mean,
+        "scaler_scale": fitted.scaler.scale,
+        "dual_coef": fitted.dual_coef,
+        "half_inverse": fitted.half_inverse,
+        "energies": fitted.energies,
+        "loo_residuals": fitted.loo_residuals,
+    }
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
+    return Fitted(
+        training=Environments(tensors["features"], tensors["species"], tensors["n_atoms"]),
+        scaler=Scaler(tensors["scaler_mean"], tensors["scaler_scale"]),
+        dual_coef=tensors["dual_coef"],
+        half_inverse=tensors["half_inverse"],
+        energies=tensors["energies"],
+        loo_residuals=tensors["loo_residuals"],
+        prior=_prior_from_json(header["prior"]),
+        baseline=None if header["baseline"] is None else _prior_from_json(header["baseline"]),
+        reference=_prior_from_json(header["reference"]),
+        layers=tuple(header["layers"]),
+        kernel_name=header["kernel"],
+        embedding=header["embedding"],
+        length_scale=header["length_scale"],
+        species_weight=header["species_weight"],
+        ridge=header["ridge"],
+        amplitude=header["amplitude"],
+        facts=header["facts"],
+    )
+
+
+def _prior_to_json(prior: Prior) -> dict[str, Any]:
+    return vars(prior) | {"shifts": {str(z): shift for z, shift in prior.shifts.items()}}
+
+
+def _prior_from_json(record: dict[str, Any]) -> Prior:
+    return Prior(**(record | {"shifts": {int(z): shift for z, shift in record["shifts"].items()}}))

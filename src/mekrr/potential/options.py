@@ -1,0 +1,75 @@
+"""Options of a fit, checked before anything is computed."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mekrr.kernels import KERNELS
+from mekrr.prior import PRIORS
+from mekrr.tune import CRITERIA
+
+AUTO = "auto"
+CRITERION_NAMES = (*CRITERIA, "evidence")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Everything a fit may be told; "auto" leaves the choice to leave-one-out.
+
+    Attributes:
+        backbone: a registered name, or name:path for weights of one's own.
+        layers: "auto", or names of layers to concatenate.
+        embedding: "sum" (size-extensive) or "mean" (the paper's: E/n).
+        kernel: pointwise kernel: gaussian, linear or polynomial.
+        prior: "auto", or one of PRIORS.
+        species_weight: "auto", or w between 0 and 1.
+        length_scale: "auto", "median" (the median heuristic) or a number in units of the standardised features.
+        ridge: "auto", or a number; it is multiplied by n_t / weight_t (sum) or 1 / weight_t (mean).
+        criterion: "loo" (robust density of leave-one-out residuals), its variants, or "evidence".
+        isolated_atoms: take energies of isolated atoms in the data as fixed references of the composition prior.
+        seed: of subsets in the search.
+        batch_atoms: atoms in one batch of the backbone; None for the default.
+    """
+
+    backbone: str = "sevennet-0"
+    layers: str | tuple[str, ...] = AUTO
+    embedding: str = "sum"
+    kernel: str = "gaussian"
+    prior: str = AUTO
+    species_weight: str | float = AUTO
+    length_scale: str | float = AUTO
+    ridge: str | float = AUTO
+    criterion: str = "loo"
+    isolated_atoms: bool = False
+    seed: int = 0
+    batch_atoms: int | None = None
+
+    def __post_init__(self) -> None:
+        _choice("embedding", self.embedding, ("sum", "mean"))
+        _choice("kernel", self.kernel, tuple(KERNELS))
+        _choice("prior", self.prior, (AUTO, *PRIORS))
+        _choice("criterion", self.criterion, CRITERION_NAMES)
+        _number("species_weight", self.species_weight, (AUTO,), 0.0, 1.0)
+        _number("length_scale", self.length_scale, (AUTO, "median"), 1e-12, 1e12)
+        _number("ridge", self.ridge, (AUTO,), 1e-300, 1e300)
+        if isinstance(self.layers, str) and self.layers != AUTO:
+            object.__setattr__(self, "layers", (self.layers,))
+        if not self.layers:
+            raise ValueError("layers is empty; give at least one layer, or auto")
+        if self.batch_atoms is not None and self.batch_atoms < 1:
+            raise ValueError(f"batch_atoms must be at least 1; got {self.batch_atoms}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
+
+
+def _number(name: str, value: str | float, words: tuple[str, ...], low: float, high: float) -> None:
+    if isinstance(value, str):
+        _choice(name, value, words)
+    elif not low <= value <= high:
+        raise ValueError(f"{name} must lie between {low:g} and {high:g}, or be {' or '.join(words)}; got {value}")

@@ -1,0 +1,128 @@
+"""Energies, forces and stress of new structures, by one pass forward and one back through backbone and kernel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mekrr.backbones import Backbone, BackboneOutput
+from mekrr.backbones.derivatives import pull_back, stress_of
+from mekrr.features import Environments
+from mekrr.graph import GraphBatch
+from mekrr.potential.fitted import Fitted
+from mekrr.typing import Float, Tensor, ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is predicted for one structure.
+
+    Attributes:
+        energy: total, eV.
+        forces: eV/Angstrom; None when not asked for.
+        stress: eV/Angstrom^3 in ASE's sign; None without three lattice vectors or when not asked for.
+        atomic_energies: eV, adding up to the energy; None for the mean embedding, which has none.
+        energy_std: calibrated standard deviation of the energy, eV; None when not asked for.
+        backbone_energy: the backbone's own, unshifted; None when it has none.
+        backbone_forces: the backbone's own; None when not asked for.
+    """
+
+    energy: float
+    forces: Float[ndarray, "atoms 3"] | None = None
+    stress: Float[ndarray, "3 3"] | None = None
+    atomic_energies: Float[ndarray, "atoms"] | None = None
+    energy_std: float | None = None
+    backbone_energy: float | None = None
+    backbone_forces: Float[ndarray, "atoms 3"] | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which quantities a prediction should hold beside the energy."""
+
+    forces: bool = True
+    energy_std: bool = False
+    backbone_forces: bool = False
+
+
+def predict_batch(fitted: Fitted, backbone: Backbone, graph: GraphBatch, wanted: Wanted) -> list[Prediction]:
+    """Predictions for the structures of one batch.
+
+    Args:
+        fitted: the potential.
+        backbone: the network it was fitted with.
+        graph: on the backbone's device.
+        wanted: quantities.
+    """
+    with torch.set_grad_enabled(wanted.forces or wanted.backbone_forces):
+        vectors = graph.edge_vectors().detach().requires_grad_(wanted.forces or wanted.backbone_forces)
+        output = backbone.forward(graph, vectors, fitted.layers)
+    raw = Environments(output.features.detach().cpu(), graph.species.cpu(), graph.n_atoms.cpu())
+    kernel_energies, slopes = fitted.expansion(fitted.scaler(raw), gradient=wanted.forces)
+    own = None if output.atomic_energies is None else output.atomic_energies.detach().double().cpu()
+    atomic = kernel_energies + fitted.prior.shift_energies(raw.species)
+    if fitted.prior.factor and own is not None:
+        atomic = atomic + fitted.prior.factor * own
+    parts = _Parts(graph, atomic, own, fitted.embedding)
+    if wanted.backbone_forces and output.atomic_energies is not None:
+        gradient = torch.autograd.grad(output.atomic_energies.sum(), vectors, retain_graph=wanted.forces)[0]
+        parts.backbone_forces = pull_back(graph, gradient.double())[0].cpu().numpy()
+    if slopes is not None:
+        gradient = _edge_gradient(fitted, output, vectors, fitted.scaler.pull_back(slopes))
+        pulled = pull_back(graph, gradient)
+        parts.forces = pulled.forces.cpu().numpy()
+        parts.stress = stress_of(graph, pulled.strain_gradient).cpu().numpy()
+    if wanted.energy_std:
+        parts.deviations = fitted.energy_deviation(raw)
+    return parts.predictions()
+
+
+def _edge_gradient(
+    fitted: Fitted, output: BackboneOutput, vectors: Float[Tensor, "edges 3"], slopes: Float[Tensor, "atoms features"]
+) -> Float[Tensor, "edges 3"]:
+    """dE/d(edge vectors) of kernel and prior together, in one reverse pass."""
+    outputs, seeds = [output.features], [slopes.to(output.features)]
+    if fitted.prior.factor and output.atomic_energies is not None:
+        outputs.append(output.atomic_energies)
+        seeds.append(torch.full_like(output.atomic_energies, fitted.prior.factor))
+    return torch.autograd.grad(outputs, vectors, seeds)[0].double()
+
+
+class _Parts:
+    """Quantities of a batch, cut into predictions."""
+
+    def __init__(
+        self,
+        graph: GraphBatch,
+        atomic: Float[Tensor, "atoms"],
+        own: Float[Tensor, "atoms"] | None,
+        embedding: str,
+    ) -> None:
+        self.n_atoms = graph.n_atoms.tolist()
+        self.atomic = atomic.numpy()
+        self.own = None if own is None else own.numpy()
+        self.embedding = embedding
+        self.forces: np.ndarray | None = None
+        self.stress: np.ndarray | None = None
+        self.backbone_forces: np.ndarray | None = None
+        self.deviations: Tensor | None = None
+
+    def predictions(self) -> list[Prediction]:
+        """One a structure."""
+        ends = np.cumsum(self.n_atoms)
+        return [self._one(t, slice(end - n, end)) for t, (n, end) in enumerate(zip(self.n_atoms, ends, strict=True))]
+
+    def _one(self, t: int, atoms: slice) -> Prediction:
+        return Prediction(
+            energy=float(self.atomic[atoms].sum()),
+            forces=None if self.forces is None else self.forces[atoms],
+            stress=self._stress(t),
+            atomic_energies=self.atomic[atoms] if self.embedding == "sum" else None,
+            energy_std=None if self.deviations is None else float(self.deviations[t]),
+            backbone_energy=None if self.own is None else float(self.own[atoms].sum()),
+            backbone_forces=None if self.backbone_forces is None else self.backbone_forces[atoms],
+        )
+
+    def _stress(self, t: int) -> np.ndarray | None:
+        """None for a structure without a volume."""
+        return None if self.stress is None or np.isnan(self.stress[t]).any() else self.stress[t]

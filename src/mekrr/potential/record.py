@@ -1,0 +1,112 @@
+"""The record a potential carries of how it was made."""
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from mekrr._version import __version__
+from mekrr.backbones import Backbone
+from mekrr.data import Structure
+from mekrr.features import structure_hash
+from mekrr.potential.training import Solution, TrainingData
+from mekrr.tune import Choice, Trial
+
+RECORDED_PACKAGES = ("torch", "numpy", "ase", "vesin", "safetensors", "sevenn", "chgnet", "mace-torch")
+
+
+def backbone_record(backbone: Backbone, spec: str) -> dict[str, Any]:
+    """What identifies a backbone, and whom to cite."""
+    card = backbone.card
+    return {
+        "spec": spec,
+        "name": backbone.name,
+        "identity": backbone.identity,
+        "licence": card.licence,
+        "citation": card.citation,
+        "trained_on": card.trained_on,
+    }
+
+
+def data_record(structures: Sequence[Structure]) -> dict[str, Any]:
+    """Hash and summary of a training set."""
+    digest = hashlib.sha256()
+    for structure in structures:
+        digest.update(f"{structure_hash(structure.atoms)} {structure.energy!r}\n".encode())
+    sizes = [len(structure) for structure in structures]
+    return {
+        "sha256": digest.hexdigest(),
+        "n_structures": len(structures),
+        "n_atoms": sum(sizes),
+        "smallest": min(sizes),
+        "largest": max(sizes),
+        "elements": sorted({symbol for s in structures for symbol in s.atoms.get_chemical_symbols()}),
+        "sources": sorted({s.source for s in structures if s.source}),
+    }
+
+
+def choice_record(choice: Choice) -> dict[str, Any]:
+    """The search, with the whole surface for the report."""
+    return {
+        "best": trial_record(choice.best),
+        "runner_up": None if choice.runner_up is None else trial_record(choice.runner_up),
+        "screening": [trial_record(trial) for trial in choice.screening],
+        "surface": [trial_record(trial, path=True) for trial in choice.trials],
+        "factorisations": choice.factorisations,
+    }
+
+
+def trial_record(trial: Trial, path: bool = False) -> dict[str, Any]:
+    """One trial at its best ridge; with its ridge path where asked."""
+    best = trial.best
+    record: dict[str, Any] = {
+        "layers": list(trial.layers),
+        "prior": trial.prior,
+        "length_scale": trial.length_scale,
+        "species_weight": trial.species_weight,
+        "ridge": trial.ridge,
+        "score": trial.score,
+        "loo_rmse_mev_per_atom": trial.loo_rmse[best],
+        "loo_mae_mev_per_atom": trial.loo_mae[best],
+        "log_evidence": trial.evidence[best],
+    }
+    if path:
+        record["ridges"] = list(trial.ridges)
+        record["scores"] = [round(score, 6) for score in trial.scores]
+        record["loo_rmse_path"] = [round(value, 5) for value in trial.loo_rmse]
+    return record
+
+
+def leave_one_out_record(
+    data: TrainingData, solution: Solution, structures: Sequence[Structure], embedding: str, worst: int = 10
+) -> dict[str, Any]:
+    """Errors of the exact leave-one-out at the chosen hyperparameters, with the worst structures named."""
+    residuals = loo_energies(data, solution, embedding)
+    per_atom = 1000 * residuals / data.n_atoms
+    order = per_atom.abs().argsort(descending=True)[:worst].tolist()
+    return {
+        "rmse_mev_per_atom": float(per_atom.square().mean().sqrt()),
+        "mae_mev_per_atom": float(per_atom.abs().mean()),
+        "median_absolute_mev_per_atom": float(per_atom.abs().median()),
+        "worst": [{"where": structures[t].where, "error_mev_per_atom": float(per_atom[t])} for t in order],
+    }
+
+
+def loo_energies(data: TrainingData, solution: Solution, embedding: str) -> torch.Tensor:
+    """Leave-one-out residuals as total energies, eV."""
+    residuals = solution.loo.residuals[0]
+    return residuals if embedding == "sum" else residuals * data.n_atoms
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"mekrr": __version__, "python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
