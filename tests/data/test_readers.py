@@ -202,3 +202,9 @@ def test_real_data(real_data):
     relaxation = read_structures(real_data / "oc20_relaxations" / "random1000194.traj")
     assert len(relaxation) == 61
     assert np.abs(relaxation[0].forces).sum(1).min() > 0  # raw forces on fixed atoms too
+
+
+def test_kind_that_ase_does_not_read(tmp_path):
+    (tmp_path / "a.csv").write_text("energy,forces\n1,2\n")
+    with pytest.raises(DataError, match="ase reads no files of this kind"):
+        read_structures(tmp_path / "a.csv")

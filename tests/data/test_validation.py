@@ -70,6 +70,7 @@ def test_other_errors(slab):
     assert codes([dataclasses.replace(sound, forces=np.zeros((3, 3)))]) == ["shape"]
     assert codes([dataclasses.replace(sound, weight=0.0)]) == ["weight"]
     assert codes([Structure(Atoms(), 0.0)]) == ["no-atoms"]
+    assert codes([Structure(Atoms("X"), 0.0)]) == ["no-element"]
     assert codes([Structure(flat, -1.0)]) == ["cell"]
     assert codes([Structure(slab)]) == ["no-energy"]
     assert codes([Structure(slab)], require_energy=False) == []

@@ -60,5 +60,17 @@ def test_name_that_claims_compression(tmp_path):
     with pytest.raises(DataError, match="Not a gzipped file"):
         read_structures(tmp_path / "a.xyz.gz")
     (tmp_path / "b.xyz").write_bytes(gzip.compress(WATER.encode()))
-    with pytest.raises(DataError, match="binary data"):
+    with pytest.raises(DataError, match="not UTF-8 text"):
         read_structures(tmp_path / "b.xyz")
+
+
+def test_unknown_symbol_is_named(tmp_path):
+    (tmp_path / "a.xyz").write_text(WATER.replace("O 0", "Qq 0"))
+    with pytest.raises(DataError, match="index 0: this frame is malformed: unknown symbol or key 'Qq'"):
+        read_structures(tmp_path / "a.xyz")
+
+
+def test_key_without_a_value_is_no_energy(tmp_path):
+    (tmp_path / "a.xyz").write_text(WATER.replace("energy=-1", "energy"))
+    with pytest.raises(DataError, match="calc:energy is not numeric, it holds 'True'"):
+        read_structures(tmp_path / "a.xyz")

@@ -185,16 +185,22 @@ class _Drawer:
         """The float64 array under `key` times `factor`."""
         if key is None or self[key] is None:
             return None
-        try:
-            value = np.asarray(self[key], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{self.where}: {key} is not numeric, it holds {str(self[key])[:60]!r}") from error
+        value = self._numeric(key)
         if value.shape not in shapes:
             expected = " or ".join(map(str, sorted(shapes, key=str)))
             raise DataError(
                 f"{self.where}: {key} has shape {value.shape}, expected {expected}; correct it or name another key"
             )
         return value * factor
+
+    def _numeric(self, key: str) -> np.ndarray:
+        """The value under `key` in float64; a truth value, which extended XYZ gives a bare key, is no number."""
+        try:
+            value = np.asarray(self[key])
+            return np.asarray("" if value.dtype == bool else value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            held = str(self[key])[:60]
+            raise DataError(f"{self.where}: {key} is not numeric, it holds {held!r}; name another key") from error
 
     def numbers_beside(self, chosen: str | None, known: Sequence[str], factor: float) -> dict[str, float]:
         """Values of the candidates that were not chosen."""

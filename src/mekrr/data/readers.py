@@ -7,13 +7,13 @@ from pathlib import Path
 
 import ase.io
 from ase import Atoms
-from ase.io.formats import open_with_compression, string2index
+from ase.io.formats import UnknownFileTypeError, open_with_compression, string2index
 
 from mekrr.data.databases import iter_db, iter_json, iter_lmdb
 from mekrr.data.labels import LabelKeys, from_ase, keys_beside_labels
 from mekrr.data.structure import Structure
 from mekrr.data.vasp import iter_outcar, iter_vasprun
-from mekrr.data.xyz import iter_xyz
+from mekrr.data.xyz import iter_xyz, reason
 from mekrr.errors import DataError
 
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
@@ -97,10 +97,9 @@ def _guarded(path: Path) -> Iterator[Atoms]:
     except (DataError, MemoryError):
         raise
     except Exception as error:  # parsers of damaged files raise anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"{path}, index {count}: cannot be read as {kind}: {reason}. The file is truncated, damaged or not {kind}; "
-            "repair it, or give it the suffix of what it is"
+            f"{path}, index {count}: cannot be read as {kind}: {reason(error)}; the file is truncated, damaged or not "
+            f"{kind}: repair it, or give it the suffix of what it is"
         ) from error
 
 
@@ -116,7 +115,7 @@ def _reader_of(path: Path) -> tuple[str, Callable[[Path], Iterator[Atoms]]]:
         return "a VASP OUTCAR", iter_outcar
     if "vasprun" in name:
         return "a VASP vasprun.xml", iter_vasprun
-    return f"a {suffix or 'known'} file", _iter_other
+    return f"a {suffix} file" if suffix else "any format that ase knows", _iter_other
 
 
 def _iter_traj(path: Path) -> Iterator[Atoms]:
@@ -126,7 +125,13 @@ def _iter_traj(path: Path) -> Iterator[Atoms]:
 
 
 def _iter_other(path: Path) -> Iterator[Atoms]:
-    yield from ase.io.iread(_plain(path), ":", do_not_split_by_at_sign=True)
+    try:
+        yield from ase.io.iread(_plain(path), ":", do_not_split_by_at_sign=True)
+    except UnknownFileTypeError as error:
+        raise DataError(
+            f"{path}: ase reads no files of this kind: give extended XYZ, an ASE trajectory or database, an OUTCAR or "
+            "a vasprun.xml"
+        ) from error
 
 
 def _head(path: Path) -> bytes:

@@ -29,6 +29,11 @@ def _no_atoms(structure: Structure) -> str | None:
     return "it has no atoms" if len(structure) == 0 else None
 
 
+def _no_element(structure: Structure) -> str | None:
+    strangers = np.flatnonzero((structure.species < 1) | (structure.species >= len(chemical_symbols)))
+    return f"atom {strangers[0]} is of no element (symbol X)" if len(strangers) else None
+
+
 def _shape(structure: Structure) -> str | None:
     for name, array, shape in (
         ("forces", structure.forces, (len(structure), 3)),
@@ -71,6 +76,7 @@ def _weight(structure: Structure) -> str | None:
 
 SOUND = (
     Rule("no-atoms", _no_atoms, "remove it"),
+    Rule("no-element", _no_element, "give it its chemical symbol, or remove it"),
     Rule("shape", _shape, "correct the file, or name the key that holds this label"),
     Rule("not-finite", _not_finite, "remove the structure or repeat the calculation"),
     Rule("cell", _improper_cell, "correct the cell, or the periodic directions (pbc)"),

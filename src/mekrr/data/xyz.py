@@ -32,8 +32,15 @@ def _parse(path: Path, index: int, text: str) -> Atoms:
     try:
         return cast(Atoms, ase.io.read(io.StringIO(text), format="extxyz", index=0))
     except Exception as error:  # ase raises anything here, from KeyError to AssertionError
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path}, index {index}: this frame is malformed: {reason}. Correct or remove it") from error
+        raise DataError(
+            f"{path}, index {index}: this frame is malformed: {reason(error)}; correct or remove it"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """What a parser of ase complains of, in one line."""
+    text = " ".join(str(error).split())[:200].rstrip(".")
+    return f"unknown symbol or key {text}" if isinstance(error, KeyError) else text or type(error).__name__
 
 
 def _iter_frames(path: Path, file: IO[str]) -> Iterator[str]:
@@ -54,7 +61,9 @@ def _header(path: Path, index: int, file: IO[str]) -> str:
     try:
         header = next((line for line in file if line.strip()), "")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}, index {index}: binary data, not extended XYZ: rename the file") from error
+        raise DataError(
+            f"{path}, index {index}: not UTF-8 text: rename the file to what it is, or convert it"
+        ) from error
     if header and not header.strip().isdigit():
         raise DataError(
             f"{path}, index {index}: expected a number of atoms, found {header.strip()[:40]!r}: damaged, or not XYZ"
