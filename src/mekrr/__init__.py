@@ -1,10 +1,10 @@
 """Interatomic potentials from little data, by kernel ridge regression on frozen graph-neural-network features.
 
-    import mekrr
+import mekrr
 
-    potential = mekrr.KernelPotential("sevennet-0").fit(mekrr.read_structures("train.extxyz"))
-    potential.save("model.safetensors")
-    atoms.calc = mekrr.Calculator("model.safetensors")
+potential = mekrr.KernelPotential("sevennet-0").fit(mekrr.read_structures("train.extxyz"))
+potential.save("model.safetensors")
+atoms.calc = mekrr.Calculator("model.safetensors")
 """
 
 from typing import TYPE_CHECKING, Any

@@ -34,7 +34,14 @@ class Calculator(AseCalculator):
         DataError: on calculation, for elements the potential cannot treat.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies", "energy_std"]
+    implemented_properties: ClassVar[list[str]] = [
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+        "energies",
+        "energy_std",
+    ]
 
     def __init__(
         self,

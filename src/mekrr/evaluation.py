@@ -159,7 +159,9 @@ def evaluate(
     structures = as_structures(structures)
     for structure in structures:
         if structure.energy is None:
-            raise DataError(f"{structure.where}: no energy to compare with; use mekrr predict for unlabelled structures")
+            raise DataError(
+                f"{structure.where}: no energy to compare with; use mekrr predict for unlabelled structures"
+            )
     if by is not None and not any(by in s.info for s in structures):
         keys = sorted({key for s in structures for key in s.info})
         raise DataError(f"no structure has the info key {by!r}; there are: {', '.join(keys) or 'none'}")

@@ -55,6 +55,11 @@ class Compositions:
         """Atoms counted in each structure."""
         return self.counts.sum(1)
 
+    @property
+    def rank(self) -> int:
+        """Number of independent compositions."""
+        return int(torch.linalg.matrix_rank(self.counts / self.n_atoms[:, None], rtol=1e-8))
+
 
 @dataclass(frozen=True, eq=False)
 class PriorDesign:

@@ -13,7 +13,7 @@ KERNELS = [GaussianKernel(3.0), LinearKernel(2.0), PolynomialKernel(1.5, 3, 0.5)
 def dense(x, y, kernel, embedding, w):
     """The formulas of the paper written out over the (atoms x atoms) matrix."""
     if kernel.name == "gaussian":
-        k = torch.exp(-torch.cdist(x.features, y.features) ** 2 / (2 * kernel.length_scale**2))
+        k = torch.exp(-(torch.cdist(x.features, y.features) ** 2) / (2 * kernel.length_scale**2))
     else:
         scale = kernel.length_scale**2 * x.features.shape[1]
         k = (x.features @ y.features.T / scale + kernel.offset) ** kernel.degree

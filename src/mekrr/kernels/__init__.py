@@ -1,7 +1,6 @@
 """Kernels between atoms and, by kernel mean embedding, between structures."""
 
 from mekrr.kernels.expansion import Expansion
-from mekrr.kernels.tiles import GramPair, gram, gram_diagonal
 from mekrr.kernels.pointwise import (
     KERNELS,
     GaussianKernel,
@@ -10,6 +9,7 @@ from mekrr.kernels.pointwise import (
     PolynomialKernel,
     make_kernel,
 )
+from mekrr.kernels.tiles import GramPair, gram, gram_diagonal
 
 __all__ = [
     "KERNELS",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mekrr.features import Environments, Scaler
-from mekrr.kernels import Expansion, PointwiseKernel, gram, gram_diagonal, make_kernel
+from mekrr.kernels import Expansion, PointwiseKernel, gram_diagonal, make_kernel
 from mekrr.prior import Prior
 from mekrr.typing import Float, Tensor
 
@@ -74,18 +74,18 @@ class Fitted:
         """Elements seen in training."""
         return set(torch.unique(self.training.species).tolist())
 
-    def energy_deviation(self, x: Environments) -> Float[Tensor, "structures"]:
+    def energy_deviation(
+        self, x: Environments, cross: Float[Tensor, "structures groups"]
+    ) -> Float[Tensor, "structures"]:
         """Calibrated standard deviation of the total energy, eV.
 
         Args:
-            x: raw environments.
+            x: standardised environments.
+            cross: what the expansion gives for them.
         """
-        x = self.scaler(x)
-        cross = gram(x, self.standardised, self.kernel, self.embedding, dtype=torch.float64)
-        k = cross.mix(0, self.species_weight)
-        prior_variance = gram_diagonal(x, self.kernel, self.embedding, self.species_weight)
-        explained = (k @ self.half_inverse.T).square().sum(1)
         n = x.n_atoms.double()
-        noise = self.ridge * (n if self.embedding == "sum" else torch.ones_like(n))
-        variance = self.amplitude * ((prior_variance - explained).clamp_min(0.0) + noise)
-        return variance.sqrt() * (1.0 if self.embedding == "sum" else n)
+        scale, noise = (torch.ones_like(n), n) if self.embedding == "sum" else (n, torch.ones_like(n))
+        own = gram_diagonal(x, self.kernel, self.embedding, self.species_weight)
+        explained = ((cross / scale[:, None]) @ self.half_inverse.T).square().sum(1)
+        variance = self.amplitude * ((own - explained).clamp_min(0.0) + self.ridge * noise)
+        return variance.sqrt() * scale

@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 
 from mekrr.backbones import Backbone, load_backbone
-from mekrr.data import Structure, as_structures, is_isolated_atom, raise_on_errors, validate
+from mekrr.data import Structure, as_structures, isolated_atom_energies, raise_on_errors, validate
 from mekrr.errors import DataError, ModelFileError
 from mekrr.features import FeatureCache, batches, extract, structure_hash
 from mekrr.features.extraction import BATCH_ATOMS
@@ -202,7 +202,7 @@ class KernelPotential:
         )
         energies = torch.tensor([s.energy for s in training], dtype=torch.float64)
         weights = torch.tensor([s.weight for s in training], dtype=torch.float64)
-        return TrainingData(extraction, energies, weights, _references(training))
+        return TrainingData(extraction, energies, weights, isolated_atom_energies(training))
 
     def _collect(
         self,
@@ -265,11 +265,6 @@ def _usable(structures: Sequence[Structure], backbone: Backbone) -> list[Structu
     if len(kept) < 3:
         raise DataError(f"{len(kept)} different structures were given; leave-one-out needs at least 3")
     return kept
-
-
-def _references(structures: Sequence[Structure]) -> dict[int, float]:
-    """Energies of isolated atoms by atomic number, eV."""
-    return {int(s.species[0]): float(s.energy or 0.0) for s in structures if is_isolated_atom(s)}
 
 
 def _check_identity(backbone: Backbone, fitted: Fitted) -> None:

@@ -58,22 +58,23 @@ def predict_batch(fitted: Fitted, backbone: Backbone, graph: GraphBatch, wanted:
         vectors = graph.edge_vectors().detach().requires_grad_(wanted.forces or wanted.backbone_forces)
         output = backbone.forward(graph, vectors, fitted.layers)
     raw = Environments(output.features.detach().cpu(), graph.species.cpu(), graph.n_atoms.cpu())
-    kernel_energies, slopes = fitted.expansion(fitted.scaler(raw), gradient=wanted.forces)
+    x = fitted.scaler(raw)
+    kernel = fitted.expansion(x, slopes=wanted.forces, cross=wanted.energy_std)
     own = None if output.atomic_energies is None else output.atomic_energies.detach().double().cpu()
-    atomic = kernel_energies + fitted.prior.shift_energies(raw.species)
+    atomic = kernel.atomic_energies + fitted.prior.shift_energies(raw.species)
     if fitted.prior.factor and own is not None:
         atomic = atomic + fitted.prior.factor * own
     parts = _Parts(graph, atomic, own, fitted.embedding)
     if wanted.backbone_forces and output.atomic_energies is not None:
         gradient = torch.autograd.grad(output.atomic_energies.sum(), vectors, retain_graph=wanted.forces)[0]
         parts.backbone_forces = pull_back(graph, gradient.double())[0].cpu().numpy()
-    if slopes is not None:
-        gradient = _edge_gradient(fitted, output, vectors, fitted.scaler.pull_back(slopes))
+    if kernel.slopes is not None:
+        gradient = _edge_gradient(fitted, output, vectors, fitted.scaler.pull_back(kernel.slopes))
         pulled = pull_back(graph, gradient)
         parts.forces = pulled.forces.cpu().numpy()
         parts.stress = stress_of(graph, pulled.strain_gradient).cpu().numpy()
-    if wanted.energy_std:
-        parts.deviations = fitted.energy_deviation(raw)
+    if kernel.cross is not None:
+        parts.deviations = fitted.energy_deviation(x, kernel.cross)
     return parts.predictions()
 
 

@@ -93,11 +93,14 @@ def layer_candidates(options: FitOptions, backbone: Backbone) -> list[tuple[str,
     return list(dict.fromkeys([*singles, *prefixes]))
 
 
-def prior_candidates(options: FitOptions, has_energy: bool) -> list[str]:
-    """Names of the priors to choose from."""
+def prior_candidates(options: FitOptions, data: TrainingData) -> list[str]:
+    """Names of the priors to choose from; with one composition only, "none" is the same as "composition"."""
     if options.prior != AUTO:
         return [options.prior]
-    return [name for name in PRIORS if has_energy or name not in NEEDS_BACKBONE]
+    environments = data.extraction.environments
+    compositions = Compositions.of(environments.species, environments.n_atoms)
+    names = [name for name in PRIORS if data.extraction.energies is not None or name not in NEEDS_BACKBONE]
+    return [name for name in names if name != "none" or compositions.rank > 1]
 
 
 def search_problem(
@@ -105,13 +108,13 @@ def search_problem(
 ) -> SearchProblem:
     """The choice to be made, for any subset of the data."""
     layer_sets = layer_candidates(options, backbone)
+    names = prior_candidates(options, data)
 
     def features(layers: tuple[str, ...], chosen: Int[Tensor, "chosen"]) -> Environments:
         part = data.extraction.select(layers)[chosen]
         return Scaler.fit(part.environments.features, part.widths)(part.environments)
 
     def priors(chosen: Int[Tensor, "chosen"]) -> list[PriorCandidate]:
-        names = prior_candidates(options, backbone.has_energy)
         return [_prior_candidate(name, data, chosen, options) for name in names]
 
     grid = _grid(options, data, layer_sets[0])

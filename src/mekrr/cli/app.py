@@ -1,0 +1,81 @@
+"""The commands, and what happens when they fail."""
+
+import sys
+
+import click
+import typer
+from rich.markup import escape
+
+from mekrr._version import __version__
+from mekrr.cli import data_commands, evaluate, fit, predict, quickstart
+from mekrr.cli.backbone_commands import backbones_app
+from mekrr.cli.console import err, out, warnings_on_stderr
+from mekrr.errors import MekrrError
+
+app = typer.Typer(
+    help="Interatomic potentials from little data, on the features of frozen pretrained networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(f"mekrr {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Options before the command."""
+
+
+app.command("quickstart")(quickstart.quickstart)
+app.command("inspect")(data_commands.inspect)
+app.command("fit")(fit.fit)
+app.command("evaluate")(evaluate.evaluate_command)
+app.command("predict")(predict.predict)
+app.add_typer(backbones_app, name="backbones")
+app.add_typer(data_commands.data_app, name="data")
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0 only on success, 130 after Ctrl-C."""
+    try:
+        with warnings_on_stderr():
+            code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; no unfinished file was left behind", 130)
+    except (MekrrError, ValueError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(_operating_system(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _fail("out of memory: lower --batch-atoms, choose fewer --layer, or fit fewer structures")
+
+
+def _fail(message: str, code: int = 1) -> int:
+    err.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    return code
+
+
+def _operating_system(error: OSError) -> str:
+    if error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Torch raises a plain RuntimeError when the CPU's memory is exhausted."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

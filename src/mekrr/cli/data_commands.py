@@ -1,0 +1,87 @@
+"""mekrr inspect and mekrr data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mekrr.backbones import load_backbone
+from mekrr.cli.console import out, print_json
+from mekrr.cli.inspect import render_inspection
+from mekrr.cli.options import (
+    DataArgument,
+    EnergyKey,
+    EnergyUnit,
+    ForcesKey,
+    ForcesUnit,
+    IndexOption,
+    JsonOption,
+    LengthUnit,
+    StressKey,
+    StressUnit,
+    VirialKey,
+    WeightKey,
+    label_keys,
+)
+from mekrr.data import datasets, fetch, inspect_report, read_structures, validate
+
+data_app = typer.Typer(help="Data sets known by name.", no_args_is_help=True)
+
+
+def inspect(
+    data: DataArgument,
+    backbone: Annotated[str | None, typer.Option(help="Check that this backbone knows the elements.")] = None,
+    index: IndexOption = ":",
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    virial_key: VirialKey = None,
+    weight_key: WeightKey = None,
+    energy_unit: EnergyUnit = "eV",
+    length_unit: LengthUnit = "Angstrom",
+    forces_unit: ForcesUnit = None,
+    stress_unit: StressUnit = None,
+    json: JsonOption = False,
+) -> None:
+    """Validate DATA and show what is in it; exit code 1 when it cannot be used for a fit."""
+    keys = label_keys(
+        energy_key, forces_key, stress_key, virial_key, weight_key, energy_unit, length_unit, forces_unit, stress_unit
+    )
+    structures = read_structures(data, keys, index, require_energy=False)
+    known = None if backbone is None else load_backbone(backbone).known_species
+    report = inspect_report(structures, validate(structures, known))
+    if json:
+        print_json(report)
+    else:
+        render_inspection(report, out)
+    if any(issue["level"] == "error" for issue in report["issues"]):
+        raise typer.Exit(1)
+
+
+@data_app.command("list")
+def list_datasets(json: JsonOption = False) -> None:
+    """Data sets embedded in mekrr, and sets that can be fetched with a network."""
+    entries = datasets()
+    if json:
+        print_json({e.name: {"licence": e.licence, "url": e.url, "size_mb": e.size_mb} for e in entries})
+        return
+    table = Table()
+    for head in ("name", "what", "structures", "atoms", "MB", "where", "licence", "citation"):
+        table.add_column(head, overflow="fold")
+    for e in entries:
+        count = "-" if e.n_structures is None else str(e.n_structures)
+        if e.is_embedded:
+            count = str(sum(e.parts.values()))
+        where = "embedded" if e.is_embedded else "mekrr data fetch " + e.name
+        table.add_row(e.name, e.description, count, e.n_atoms, f"{e.size_mb:g}", where, e.licence, e.citation)
+    out.print(table)
+
+
+@data_app.command("fetch")
+def fetch_dataset(
+    name: Annotated[str, typer.Argument(help="A name of `mekrr data list`.")],
+    cache: Annotated[Path | None, typer.Option(help="Folder to keep it in.")] = None,
+) -> None:
+    """Download a data set, checked by its hash, and print where it lies."""
+    out.print(str(fetch(name, cache)), soft_wrap=True, highlight=False)

@@ -1,0 +1,87 @@
+"""mekrr evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mekrr.cli.console import Stages, out, print_json
+from mekrr.cli.options import (
+    DataArgument,
+    DeviceOption,
+    EnergyKey,
+    EnergyUnit,
+    ForcesKey,
+    ForcesUnit,
+    IndexOption,
+    JsonOption,
+    LengthUnit,
+    ModelArgument,
+    StressKey,
+    StressUnit,
+    TrustOption,
+    VirialKey,
+    label_keys,
+)
+from mekrr.cli.outputs import require_writable
+from mekrr.cli.tables import calibration_line, error_table, group_table
+from mekrr.data import read_structures
+from mekrr.evaluation import Evaluation, evaluate
+from mekrr.potential import KernelPotential
+
+
+def evaluate_command(
+    model: ModelArgument,
+    data: DataArgument,
+    by: Annotated[str | None, typer.Option(help="Info key by which errors are listed, e.g. config_type.")] = None,
+    report: Annotated[Path | None, typer.Option(help="An HTML page to write.")] = None,
+    index: IndexOption = ":",
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    virial_key: VirialKey = None,
+    energy_unit: EnergyUnit = "eV",
+    length_unit: LengthUnit = "Angstrom",
+    forces_unit: ForcesUnit = None,
+    stress_unit: StressUnit = None,
+    device: DeviceOption = "auto",
+    trust_checkpoint: TrustOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Errors of MODEL on labelled structures, beside the backbone by itself."""
+    if report is not None:
+        require_writable(report)
+    potential = KernelPotential.load(model, device, trust_checkpoint)
+    keys = label_keys(
+        energy_key, forces_key, stress_key, virial_key, None, energy_unit, length_unit, forces_unit, stress_unit
+    )
+    structures = read_structures(data, keys, index)
+    with Stages() as stages:
+        found = evaluate(potential, structures, by, stages)
+    if report is not None:
+        write(report, potential, found)
+    if json:
+        print_json(found.metrics())
+    else:
+        _print(found, report)
+
+
+def write(path: Path, potential: KernelPotential, found: Evaluation, title: str = "mekrr report") -> None:
+    """The HTML report; plotly and jinja2 are imported only here."""
+    from mekrr.report import write_report
+
+    write_report(path, potential.fitted_, found, title)
+
+
+def _print(found: Evaluation, report: Path | None) -> None:
+    metrics = found.metrics()
+    out.print(error_table(found, f"{metrics['n_structures']} structures, {metrics['n_atoms']} atoms"))
+    out.print(
+        f"energy RMSE after removing one offset per composition: "
+        f"{metrics['energy_rmse_per_composition_mev_per_atom']:.3g} meV/atom\n{calibration_line(metrics)}",
+        soft_wrap=True,
+    )
+    if found.by is not None:
+        out.print(group_table(metrics["groups"], found.by))
+    if report is not None:
+        out.print(f"wrote {report}", soft_wrap=True, highlight=False)

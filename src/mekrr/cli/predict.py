@@ -1,0 +1,73 @@
+"""mekrr predict."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import ase.io
+import typer
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from mekrr.cli.console import Stages, out, print_json
+from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
+from mekrr.cli.outputs import require_writable
+from mekrr.data import Structure, read_structures
+from mekrr.files import atomic_path
+from mekrr.potential import KernelPotential, Prediction
+
+
+def predict(
+    model: ModelArgument,
+    data: DataArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The extended XYZ file to write.")],
+    index: IndexOption = ":",
+    device: DeviceOption = "auto",
+    trust_checkpoint: TrustOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Energies, forces, stress, deviations and atomic energies of DATA, as extended XYZ."""
+    require_writable(output)
+    potential = KernelPotential.load(model, device, trust_checkpoint)
+    structures = read_structures(data, index=index, require_energy=False)
+    with Stages() as stages:
+        predictions = potential.predict(structures, uncertainty=True, progress=stages)
+    write_predictions(output, structures, predictions)
+    if json:
+        print_json(
+            {"output": str(output), "n_structures": len(structures), "energies_ev": [p.energy for p in predictions]}
+        )
+    else:
+        out.print(f"wrote {len(predictions)} structures to {output}", soft_wrap=True, highlight=False)
+
+
+def write_predictions(path: Path, structures: Sequence[Structure], predictions: Sequence[Prediction]) -> None:
+    """Write extended XYZ; labels that were known are kept as dft_energy and dft_forces.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
+    frames = [_frame(s, p) for s, p in zip(structures, predictions, strict=True)]
+    with atomic_path(path) as temporary:
+        ase.io.write(temporary, frames, format="extxyz")
+
+
+def _frame(structure: Structure, prediction: Prediction) -> Atoms:
+    atoms = structure.atoms.copy()
+    atoms.info |= {key: value for key, value in structure.info.items() if _writable(value)}
+    results = {"energy": prediction.energy, "forces": prediction.forces, "energies": prediction.atomic_energies}
+    if prediction.stress is not None:
+        results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
+    if prediction.energy_std is not None:
+        atoms.info["energy_std"] = prediction.energy_std
+    if structure.energy is not None:
+        atoms.info["dft_energy"] = structure.energy
+    if structure.forces is not None:
+        atoms.arrays["dft_forces"] = structure.forces
+    atoms.calc = SinglePointCalculator(atoms, **{name: value for name, value in results.items() if value is not None})
+    return atoms
+
+
+def _writable(value: object) -> bool:
+    return isinstance(value, str | int | float | bool)

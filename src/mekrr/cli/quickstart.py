@@ -1,0 +1,52 @@
+"""mekrr quickstart: the main job on the embedded data, in one command."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mekrr.cli.console import Stages, out, print_json
+from mekrr.cli.evaluate import write
+from mekrr.cli.options import DeviceOption, JsonOption
+from mekrr.cli.outputs import require_folder
+from mekrr.cli.predict import write_predictions
+from mekrr.cli.tables import calibration_line, choice_table, error_table
+from mekrr.data import load_dataset, split
+from mekrr.evaluation import evaluate
+from mekrr.files import atomic_path
+from mekrr.potential import KernelPotential
+
+DATASET = "cu-formate-mini"
+
+
+def quickstart(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for model, predictions, report and metrics.")],
+    backbone: Annotated[str, typer.Option(help="A name of `mekrr backbones`.")] = "sevennet-0",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Fit, evaluate and report on embedded DFT data: formate on Cu(111), intact and along its dehydrogenation."""
+    require_folder(output)
+    structures = load_dataset(DATASET)
+    parts = split(structures, train=0.8, seed=0)
+    train, test = [structures[i] for i in parts.train], [structures[i] for i in parts.test]
+    potential = KernelPotential(backbone, cache=output / "cache", device=device)
+    with Stages() as stages:
+        potential.fit(train, progress=stages)
+        found = evaluate(potential, test, by="part", progress=stages)
+    metrics = found.metrics()
+    potential.save(output / "model.safetensors")
+    write_predictions(output / "predictions.extxyz", found.structures, found.predictions)
+    with atomic_path(output / "metrics.json") as temporary:
+        temporary.write_text(json_module.dumps(metrics, indent=2) + "\n")
+    write(output / "report.html", potential, found, "Formate on Cu(111): quickstart")
+    if json:
+        print_json(metrics)
+        return
+    out.print(f"{DATASET}: fitted to {len(train)} structures, tested on {len(test)} others")
+    out.print(choice_table(potential.fitted_.facts))
+    out.print(error_table(found, f"{len(test)} held-out structures"))
+    out.print(calibration_line(metrics), soft_wrap=True)
+    names = "model.safetensors, predictions.extxyz, metrics.json, report.html"
+    out.print(f"wrote {names} in {output}", soft_wrap=True, highlight=False)

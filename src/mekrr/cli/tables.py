@@ -1,0 +1,91 @@
+"""The tables that commands print."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from mekrr.evaluation import Evaluation
+
+
+def error_table(evaluation: Evaluation, title: str) -> Table:
+    """This potential, the backbone by itself and the composition fit, side by side."""
+    m = evaluation.metrics()
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for head in ("energy RMSE\nmeV/atom", "energy MAE\nmeV/atom", "forces RMSE\nmeV/Å", "forces MAE\nmeV/Å"):
+        table.add_column(head, justify="right")
+    table.add_row("this potential", *_row(m, "energy", "forces"), style="bold")
+    if m["backbone_energy_rmse_mev_per_atom"] is not None:
+        table.add_row("backbone + shift per element", *_row(m, "backbone_energy", "backbone_forces"))
+    zero = number(m["zero_forces_rmse_mev_per_angstrom"])
+    table.add_row("mean energy per element, no forces", *_row(m, "composition_energy", "none")[:2], zero, "-")
+    return table
+
+
+def calibration_line(m: Mapping[str, Any]) -> str:
+    """How often the energy lies within the predicted deviation."""
+    if m.get("share_within_one_std") is None:
+        return ""
+    return (
+        f"predicted deviation: {number(m['mean_energy_std_mev_per_atom'])} meV/atom on average; "
+        f"{100 * m['share_within_one_std']:.0f}% of the energies lie within one (68% expected), "
+        f"{100 * m['share_within_two_std']:.0f}% within two (95%)"
+    )
+
+
+def group_table(groups: Mapping[str, Mapping[str, Any]], by: str) -> Table:
+    """Errors by the values of an info key."""
+    table = Table(title=f"by {by}", title_justify="left")
+    table.add_column(by)
+    for head in ("structures", "energy RMSE\nmeV/atom", "energy MAE\nmeV/atom", "forces RMSE\nmeV/Å"):
+        table.add_column(head, justify="right")
+    keys = ("energy_rmse_mev_per_atom", "energy_mae_mev_per_atom", "forces_rmse_mev_per_angstrom")
+    for name, group in groups.items():
+        table.add_row(name, str(group["n_structures"]), *(number(group[key]) for key in keys))
+    return table
+
+
+def choice_table(facts: Mapping[str, Any]) -> Table:
+    """What was chosen, and the best choice with another prior or other layers."""
+    search = facts["search"]
+    table = Table(title="chosen by " + facts["options"]["criterion"], title_justify="left")
+    heads = (
+        "",
+        "layers",
+        "prior",
+        "species\nweight",
+        "length\nscale",
+        "ridge",
+        "score",
+        "leave-one-out\nRMSE / MAE meV/atom",
+    )
+    for head in heads:
+        table.add_column(head)
+    for name in ("best", "runner_up"):
+        trial = search[name]
+        if trial is not None:
+            table.add_row(
+                name.replace("_", "-"),
+                " ".join(trial["layers"]),
+                trial["prior"],
+                f"{trial['species_weight']:.2f}",
+                number(trial["length_scale"]),
+                f"{trial['ridge']:.1e}",
+                f"{trial['score']:.3f}",
+                f"{number(trial['loo_rmse_mev_per_atom'])} / {number(trial['loo_mae_mev_per_atom'])}",
+            )
+    return table
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, or a dash."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _row(m: Mapping[str, Any], energy: str, forces: str) -> list[str]:
+    keys = [f"{energy}_rmse_mev_per_atom", f"{energy}_mae_mev_per_atom"]
+    keys += [f"{forces}_rmse_mev_per_angstrom", f"{forces}_mae_mev_per_angstrom"]
+    return [number(m.get(key)) for key in keys]
