@@ -1,0 +1,254 @@
+"""What was chosen and why, in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mekrr.potential import AUTO, FitOptions, Fitted
+from mekrr.prior import NEEDS_BACKBONE
+from mekrr.report.surface import best_by
+from mekrr.report.words import layer_names, listed, number, plural, power
+
+Record = Mapping[str, Any]
+
+PRIOR_MEANINGS = {
+    "none": "far from the data the potential falls back on one mean energy per atom",
+    "composition": "far from the data the potential falls back on one energy per element, without forces",
+    "backbone": "far from the data the potential falls back on the foundation model plus one shift per element",
+    "backbone-scaled": "far from the data the potential falls back on the foundation model, its energy scaled by a "
+    "fitted factor, plus one shift per element",
+}
+CRITERION_MEANINGS = {
+    "loo": "mean log density of the leave-one-out residuals under a Student t: larger is better, and a few violent "
+    "structures cannot rule it",
+    "loo-gaussian": "mean log density of the leave-one-out residuals under a Gaussian: larger is better",
+    "loo-mae": "minus the mean absolute leave-one-out residual: larger is better",
+    "loo-rmse": "minus the root mean square leave-one-out residual: larger is better",
+    "evidence": "log evidence of the training energies: larger is better",
+}
+CLOSE_NATS = 0.05  # a structure
+CLOSE_SHARE = 0.05
+CLOSE_EVIDENCE = 3.0
+TWIN = 1e-6  # scores this near come from the same problem
+OUTLIER_RATIO = 1.5
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """One hyperparameter: its value, how it came about and what it means."""
+
+    name: str
+    value: str
+    how: str
+    meaning: str
+
+
+def choice_rows(fitted: Fitted) -> list[ChoiceRow]:
+    """All hyperparameters of a fit."""
+    options = fitted.facts["options"]
+    trials = _trials(fitted)
+    among = {
+        "layers": plural(len({tuple(t["layers"]) for t in trials}), "set"),
+        "prior": plural(len({t["prior"] for t in trials}), "prior"),
+    }
+
+    def how(name: str) -> str:
+        if options.get(name, AUTO) not in (AUTO, "median"):
+            return _given(options, name)
+        return "median heuristic" if options.get(name) == "median" else _chosen(among.get(name))
+
+    return [
+        ChoiceRow("Layers", layer_names(fitted.layers), how("layers"), "depths of the backbone the features come from"),
+        ChoiceRow("Prior", fitted.prior.name, how("prior"), PRIOR_MEANINGS.get(fitted.prior.name, "")),
+        ChoiceRow(
+            "Species weight",
+            number(fitted.species_weight, 2),
+            how("species_weight"),
+            "0 compares every atom with every other, 1 only atoms of the same element",
+        ),
+        ChoiceRow(
+            "Length scale",
+            number(fitted.length_scale),
+            how("length_scale"),
+            "distance of standardised features over which environments stop being alike",
+        ),
+        ChoiceRow("Ridge", power(fitted.ridge), how("ridge"), _ridge_meaning(fitted)),
+        ChoiceRow("Kernel", fitted.kernel_name, how("kernel"), "between two atomic environments"),
+        ChoiceRow("Embedding", fitted.embedding, how("embedding"), _embedding_meaning(fitted.embedding)),
+        ChoiceRow(
+            "Criterion", options["criterion"], how("criterion"), CRITERION_MEANINGS.get(options["criterion"], "")
+        ),
+    ]
+
+
+def _trials(fitted: Fitted) -> list[Record]:
+    search = fitted.facts.get("search") or {}
+    return [*search.get("surface", []), *search.get("screening", [])]
+
+
+def _given(options: Record, name: str) -> str:
+    return "default" if options[name] == getattr(FitOptions(), name) else "given"
+
+
+def _chosen(among: str | None) -> str:
+    return "leave-one-out" if among is None else f"leave-one-out, {among} tried"
+
+
+def _ridge_meaning(fitted: Fitted) -> str:
+    per = "the number of atoms" if fitted.embedding == "sum" else "1"
+    text = f"strength of the smoothing; times {per} of each structure" if fitted.embedding == "sum" else "smoothing"
+    searched = (fitted.facts.get("search") or {}).get("best", {}).get("ridge")
+    if searched is not None and abs(searched - fitted.ridge) > 1e-6 * fitted.ridge:
+        text += f"; raised from the searched {power(searched)} to stay above rounding"
+    return text
+
+
+def _embedding_meaning(embedding: str) -> str:
+    if embedding == "sum":
+        return "size-extensive: a sum of atomic energies"
+    return "energy per atom from the mean of all environments; not size-extensive"
+
+
+def is_close(best: float, other: float, criterion: str) -> bool:
+    """Whether a score is so near the best one that the data hardly tell them apart."""
+    if criterion == "evidence":
+        return best - other < CLOSE_EVIDENCE
+    if criterion in ("loo-mae", "loo-rmse"):
+        return best - other < CLOSE_SHARE * abs(best)
+    return best - other < CLOSE_NATS
+
+
+def verdict(fitted: Fitted) -> list[str]:
+    """Sentences on the runner-up and on what the choice of prior means away from the data."""
+    search = fitted.facts.get("search")
+    if not search:
+        return []
+    return [*_runner_up(fitted, search), *_safety(fitted, search)]
+
+
+def _runner_up(fitted: Fitted, search: Record) -> list[str]:
+    best = search["best"]
+    others = best_by([t for t in search["surface"] if not _same(t, best)], ("prior", "layers"))
+    twins = [t for t in others if t["layers"] == best["layers"] and best["score"] - t["score"] < TWIN]
+    same_prior = {t["prior"] for t in twins}
+    rivals = [t for t in others if t["prior"] not in same_prior]
+    if not others:
+        return ["Layers and prior were given, so there is no runner-up."]
+    sentences = [_twin(best, t) for t in twins]
+    return [*sentences, _rival(best, rivals[0], fitted.facts["options"]["criterion"])] if rivals else sentences
+
+
+def _same(trial: Record, best: Record) -> bool:
+    return trial["prior"] == best["prior"] and trial["layers"] == best["layers"]
+
+
+def _twin(best: Record, other: Record) -> str:
+    return (
+        f"The prior {other['prior']} scores the same as {best['prior']}: on these compositions the two are one and the "
+        "same."
+    )
+
+
+def _rival(best: Record, other: Record, criterion: str) -> str:
+    close = is_close(best["score"], other["score"], criterion)
+    differs = [name for name in ("prior", "layers") if best[name] != other[name]]
+    kept = "" if len(differs) == 2 else f", with the same {'layers' if differs == ['prior'] else 'prior'}"
+    named = {"prior": f"prior {other['prior']}", "layers": f"layers {layer_names(other['layers'])}"}
+    gap = number(best["score"] - other["score"], 2)
+    return (
+        f"Runner-up: {listed(named[name] for name in differs)}{kept}. It scores {number(other['score'], 4)} against "
+        f"{number(best['score'], 4)}, {gap} behind"
+        f"{': so near that the data hardly tell the two apart' if close else ''}. "
+        f"Leave-one-out MAE and RMSE, meV/atom: {_errors(other)} for the runner-up, {_errors(best)} for the choice."
+    )
+
+
+def _errors(trial: Record) -> str:
+    return f"{number(trial['loo_mae_mev_per_atom'])} and {number(trial['loo_rmse_mev_per_atom'])}"
+
+
+def _safety(fitted: Fitted, search: Record) -> list[str]:
+    """Accuracy near the data and safety far from it may point to different priors."""
+    ranking = best_by(search["surface"], ("prior",))
+    safe = [t for t in ranking if t["prior"] in NEEDS_BACKBONE]
+    plain = [t for t in ranking if t["prior"] not in NEEDS_BACKBONE]
+    if fitted.baseline is None:
+        return ["This backbone has no energy of its own, so no prior can fall back on it far from the data."]
+    if not safe or not plain:
+        return _untried(fitted)
+    criterion = fitted.facts["options"]["criterion"]
+    if fitted.prior.name in NEEDS_BACKBONE:
+        return [_both_point_to_backbone(safe[0], plain[0], criterion)]
+    return [_they_differ(plain[0], safe[0], criterion)]
+
+
+def _untried(fitted: Fitted) -> list[str]:
+    kind = "with" if fitted.prior.name in NEEDS_BACKBONE else "without"
+    return [f"Only priors {kind} the backbone's energy were tried: {PRIOR_MEANINGS.get(fitted.prior.name, '')}."]
+
+
+def _both_point_to_backbone(safe: Record, plain: Record, criterion: str) -> str:
+    gap = number(safe["score"] - plain["score"], 2)
+    if is_close(safe["score"], plain["score"], criterion):
+        return (
+            f"Near the data the prior {plain['prior']} does almost as well ({gap} behind). Far from the data only the "
+            f"prior {safe['prior']} falls back on the foundation model, which is the safer of two near equals."
+        )
+    return (
+        f"Accuracy near the data and safety far from it point to the same prior here: {safe['prior']} leads the best "
+        f"prior without the backbone's energy ({plain['prior']}) by {gap}, and far from the data it falls back on the "
+        "foundation model."
+    )
+
+
+def _they_differ(plain: Record, safe: Record, criterion: str) -> str:
+    close = is_close(plain["score"], safe["score"], criterion)
+    return (
+        f"Accuracy near the data and safety far from it point to different priors here. By leave-one-out the prior "
+        f"{plain['prior']} leads {safe['prior']} by {number(plain['score'] - safe['score'], 2)}"
+        f"{', which is hardly a difference' if close else ''}; but far from the data it falls back on a constant, "
+        f"while {safe['prior']} falls back on the foundation model. {_outliers(plain, safe)}"
+        f"For reactions, temperatures or compositions beyond the training set, fit again with --prior {safe['prior']} "
+        "and compare."
+    )
+
+
+def _outliers(plain: Record, safe: Record) -> str:
+    """Training structures far from all others already show what happens far from the data."""
+    wide, narrow = plain["loo_rmse_mev_per_atom"], safe["loo_rmse_mev_per_atom"]
+    if wide < OUTLIER_RATIO * narrow:
+        return ""
+    return (
+        f"The training set itself shows it: the leave-one-out RMSE is {number(wide)} meV/atom with {plain['prior']} "
+        f"and {number(narrow)} with {safe['prior']}, because a few structures lie far from all others. "
+    )
+
+
+@dataclass(frozen=True)
+class Screening:
+    """Layers against priors.
+
+    Attributes:
+        priors: columns.
+        rows: name of the layers with one cell a prior: the trial, or None where it was not tried.
+        best: the trial with the best score.
+        on_subset: whether the scores come from the screening subset instead of the whole search.
+    """
+
+    priors: list[str]
+    rows: list[tuple[str, list[Record | None]]]
+    best: Record
+    on_subset: bool
+
+
+def screening(search: Record) -> Screening | None:
+    """The best score of every choice of layers and prior; None where there was only one."""
+    pool: Sequence[Record] = search.get("screening") or []
+    trials = best_by(pool or search["surface"], ("layers", "prior"))
+    if len(trials) < 2:
+        return None
+    priors = list(dict.fromkeys(t["prior"] for t in trials))
+    layers = list(dict.fromkeys(tuple(t["layers"]) for t in trials))
+    cells = {(tuple(t["layers"]), t["prior"]): t for t in trials}
+    rows = [(layer_names(names), [cells.get((names, prior)) for prior in priors]) for names in layers]
+    return Screening(priors, rows, trials[0], bool(pool))

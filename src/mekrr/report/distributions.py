@@ -1,0 +1,190 @@
+"""Distributions of errors, and of errors beside their predicted deviations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import plotly.graph_objects as go
+
+from mekrr.evaluation import Evaluation
+from mekrr.potential import Fitted
+from mekrr.report.figures import BACKBONE, COMPOSITION, INK, POTENTIAL, Panel, log_axis, panel, plain, points
+from mekrr.report.parity import ForceComponents, labels
+
+COLOURS = {"this potential": POTENTIAL, "backbone": BACKBONE, "composition": COMPOSITION}
+BINS = 50
+Series = Mapping[str, np.ndarray | None]
+
+
+def energy_errors(evaluation: Evaluation) -> dict[str, np.ndarray | None]:
+    """Predicted minus DFT, meV/atom, of potential, backbone with shifts and composition fit."""
+
+    def errors(energies: np.ndarray) -> np.ndarray:
+        return 1000 * (energies - evaluation.energies) / evaluation.n_atoms
+
+    own = evaluation.backbone_energies
+    return {
+        "this potential": evaluation.energy_errors,
+        "backbone": None if own is None else errors(own),
+        "composition": errors(evaluation.composition_energies),
+    }
+
+
+def loo_errors(fitted: Fitted) -> dict[str, np.ndarray | None]:
+    """Predicted minus DFT of every training structure when it is left out, meV/atom."""
+    return {"this potential": -1000 * fitted.loo_residuals.numpy() / fitted.training.n_atoms.numpy()}
+
+
+def error_panels(name: str, what: str, unit: str, series: Series) -> list[Panel]:
+    """A histogram of signed errors and the cumulative distribution of their sizes.
+
+    Args:
+        name: of the quantity, for identifiers.
+        what: of the quantity, for headings.
+        unit: of the errors.
+        series: errors by the keys of COLOURS; None where there are none.
+    """
+    known = {key: errors for key, errors in series.items() if errors is not None}
+    return [
+        panel(f"{name}-histogram", f"{what}: signed errors", _histogram(known, unit), 320),
+        panel(f"{name}-cumulative", f"{what}: share below a size", _cumulative(known, unit), 320),
+    ]
+
+
+def _histogram(series: Mapping[str, np.ndarray], unit: str) -> go.Figure:
+    """Shares in equal bins; the composition fit, usually far wider, is left to the cumulative plot."""
+    shown = {key: errors for key, errors in series.items() if key != "composition"}
+    limit = max(float(np.quantile(np.abs(errors), 0.98)) for errors in shown.values()) * 1.1 or 1.0
+    n_bins = int(np.clip(2 * np.sqrt(min(len(errors) for errors in shown.values())), 9, BINS)) | 1
+    edges = np.linspace(-limit, limit, n_bins + 1)
+    bars = [_bars(key, errors, edges, unit) for key, errors in shown.items()]
+    axes = {
+        "barmode": "overlay",
+        "showlegend": len(shown) > 1,
+        "bargap": 0,
+        "xaxis": {"title": {"text": f"predicted minus DFT, {unit}"}, "range": [-limit, limit]},
+        "yaxis": {"title": {"text": "share"}, "tickformat": ".0%", "rangemode": "tozero"},
+    }
+    return go.Figure(bars, axes)
+
+
+def _bars(key: str, errors: np.ndarray, edges: np.ndarray, unit: str) -> go.Bar:
+    """Errors beyond the range are put into the outermost bins."""
+    counts, _ = np.histogram(np.clip(errors, edges[0], edges[-1]), bins=edges)
+    return go.Bar(
+        x=(edges[:-1] + edges[1:]) / 2, y=counts / len(errors), width=np.diff(edges), name=key, opacity=0.6,
+        marker={"color": COLOURS[key], "line": {"width": 0}},
+        hovertemplate=f"around %{{x:.3~g}} {unit}: %{{y:.1%}}<extra>{key}</extra>",
+    )  # fmt: skip
+
+
+def _cumulative(series: Mapping[str, np.ndarray], unit: str) -> go.Figure:
+    shares = np.linspace(0.005, 1, 200)
+    lines = [
+        go.Scatter(
+            x=np.maximum(np.quantile(np.abs(errors), shares), 1e-6), y=shares, name=key, mode="lines",
+            line={"color": COLOURS[key], "width": 2},
+            hovertemplate=f"%{{y:.0%}} below %{{x:.3~g}} {unit}<extra>{key}</extra>",
+        )
+        for key, errors in series.items()
+    ]  # fmt: skip
+    low = min(float(np.quantile(np.abs(errors), 0.03)) for errors in series.values())
+    high = max(float(np.abs(errors).max()) for errors in series.values())
+    axes = {
+        "showlegend": len(series) > 1,
+        "xaxis": log_axis(f"size of the error, {unit}", max(low, high * 1e-4), high * 1.1),
+        "yaxis": {"title": {"text": "share below"}, "tickformat": ".0%", "range": [0, 1.02]},
+    }
+    return go.Figure(lines, axes)
+
+
+def force_errors(forces: ForceComponents) -> dict[str, np.ndarray | None]:
+    """Predicted minus DFT, meV/Angstrom, of potential and backbone; zero forces stand for the composition fit."""
+    return {
+        "this potential": forces.errors,
+        "backbone": forces.backbone_errors,
+        "composition": -1000 * forces.dft,
+    }
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted deviations beside errors.
+
+    Attributes:
+        panels: scatter and coverage curve.
+        within_one: share of errors within one deviation, 68% if calibrated.
+        within_two: share within two, 95% if calibrated.
+        mean_deviation: meV/atom.
+        correlation: rank correlation of deviations and error sizes; None where all are equal.
+    """
+
+    panels: list[Panel]
+    within_one: float
+    within_two: float
+    mean_deviation: float
+    correlation: float | None
+
+
+def calibration(evaluation: Evaluation) -> Calibration | None:
+    """None where a prediction lacks its deviation."""
+    deviations = [p.energy_std for p in evaluation.predictions if p.energy_std is not None]
+    if len(deviations) != len(evaluation.predictions):
+        return None
+    std = 1000 * np.array(deviations) / evaluation.n_atoms
+    errors = np.abs(evaluation.energy_errors)
+    ratio = errors / np.maximum(std, 1e-300)
+    hover = [plain(name) for name in labels(evaluation)]
+    panels = [
+        panel("calibration-scatter", "Error against predicted deviation", _scatter(std, errors, hover), 340),
+        panel("calibration-curve", "How often the error stays within", _coverage(ratio), 340),
+    ]
+    return Calibration(
+        panels,
+        float(np.mean(ratio <= 1)),
+        float(np.mean(ratio <= 2)),
+        float(std.mean()),
+        _rank_correlation(std, errors),
+    )
+
+
+def _scatter(std: np.ndarray, errors: np.ndarray, hover: Sequence[str]) -> go.Figure:
+    floor = max(float(errors.max()) * 1e-3, 1e-6)
+    shown = np.maximum(errors, floor)
+    low, high = float(std.min()) / 1.5, float(std.max()) * 1.5
+    ends = np.array([low, high])
+    heights = float(shown.min()) / 1.5, max(float(shown.max()), high) * 1.5
+    lines = [
+        go.Scatter(x=ends, y=times * ends, mode="lines", name=name, line={"color": INK, "width": 1, "dash": dash})
+        for times, name, dash in ((1, "one deviation", "solid"), (2, "two deviations", "dot"))
+    ]
+    axes = {
+        "xaxis": log_axis("predicted deviation, meV/atom", low, high),
+        "yaxis": log_axis("size of the error, meV/atom", *heights),
+    }
+    return go.Figure([*lines, points(std, shown, POTENTIAL, 6, hover)], axes)
+
+
+def _coverage(ratio: np.ndarray) -> go.Figure:
+    """Share of errors within the central interval of a normal distribution, for each nominal coverage."""
+    nominal = np.linspace(0.01, 0.99, 99)
+    widths = np.array([NormalDist().inv_cdf(0.5 + share / 2) for share in nominal])
+    observed = np.searchsorted(np.sort(ratio), widths, side="right") / len(ratio)
+    lines = [
+        go.Scatter(x=[0, 1], y=[0, 1], mode="lines", name="calibrated", line={"color": INK, "width": 1, "dash": "dot"}),
+        go.Scatter(x=nominal, y=observed, mode="lines", name="this potential", line={"color": POTENTIAL, "width": 2,
+                                                                                       "shape": "hv"}),
+    ]  # fmt: skip
+    axes = {
+        "xaxis": {"title": {"text": "predicted share"}, "tickformat": ".0%", "range": [0, 1]},
+        "yaxis": {"title": {"text": "observed share"}, "tickformat": ".0%", "range": [0, 1.02]},
+    }
+    return go.Figure(lines, axes)
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    first, second = (np.argsort(np.argsort(values)).astype(float) for values in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])

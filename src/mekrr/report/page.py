@@ -1,0 +1,220 @@
+"""The page: everything it says and shows, rendered and written in one go."""
+
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from mekrr.evaluation import Evaluation
+from mekrr.files import atomic_path
+from mekrr.potential import Fitted
+from mekrr.potential.record import data_record
+from mekrr.report import choice, distributions, parity, surface, tables, words
+
+METHOD = "Transfer learning for atomistic simulations using GNNs and kernel mean embeddings, arXiv 2306.01589"
+FAR_WORSE = 2.0  # test over leave-one-out error from which the page says so
+
+
+def write_report(
+    path: str | Path, fitted: Fitted, evaluation: Evaluation, title: str = "Interatomic potential: report"
+) -> None:
+    """Write one self-contained HTML page; the old file stays until the new one is whole.
+
+    Args:
+        path: of the page; its folder must exist.
+        fitted: the potential.
+        evaluation: of that potential on labelled structures.
+        title: of the page.
+
+    Raises:
+        ValueError: when no structure was evaluated.
+        OSError: when the file cannot be written.
+    """
+    html = render(fitted, evaluation, title)
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def render(fitted: Fitted, evaluation: Evaluation, title: str) -> str:
+    """The page as text.
+
+    Raises:
+        ValueError: when no structure was evaluated.
+    """
+    if not evaluation.structures:
+        raise ValueError("a report needs errors to show, but 0 structures were evaluated; give at least one")
+    return _environment().get_template("report.html.jinja").render(**_content(fitted, evaluation), title=title)
+
+
+def _environment() -> Environment:
+    """Autoescape is on for everything: formulas, keys and file names come from strangers."""
+    environment = Environment(
+        loader=PackageLoader("mekrr.report"),
+        autoescape=select_autoescape(default=True, default_for_string=True, enabled_extensions=("html", "jinja")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("number", "signed", "count", "percent", "plural", "power", "behind"):
+        environment.filters[name] = getattr(words, name)
+    return environment
+
+
+def _content(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
+    metrics = evaluation.metrics()
+    return {
+        **_assets(),
+        **_introduction(fitted, evaluation, metrics),
+        **_energy_section(evaluation),
+        **_force_section(evaluation),
+        **_search_section(fitted, metrics),
+        **_structure_section(evaluation),
+        **_provenance(fitted, evaluation),
+        "calibration": distributions.calibration(evaluation),
+        "training": tables.training_facts(fitted),
+        "evaluated": tables.evaluation_facts(evaluation.structures),
+        "groups": metrics.get("groups"),
+        "by": evaluation.by,
+    }
+
+
+def _assets() -> dict[str, Markup]:
+    """Style and scripts, written into the page so that it needs nothing from outside."""
+    folder = files("mekrr.report") / "templates"
+    own = {name: (folder / file).read_text("utf-8") for name, file in (("style", "style.css"), ("draw", "draw.js"))}
+    return {name: Markup(text) for name, text in (own | {"plotly": _plotly()}).items()}
+
+
+def _plotly() -> str:
+    """Inside a script element only its end tag could end it."""
+    return get_plotlyjs().replace("</script", "<\\/script")
+
+
+def _introduction(fitted: Fitted, evaluation: Evaluation, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "fitted": fitted,
+        "metrics": metrics,
+        "headline": tables.headline(evaluation, metrics),
+        "summary": summary_sentences(fitted, metrics),
+        "choice_rows": choice.choice_rows(fitted),
+        "verdict": choice.verdict(fitted),
+        "warnings": warnings_of(fitted, evaluation),
+    }
+
+
+def summary_sentences(fitted: Fitted, metrics: dict[str, Any]) -> list[str]:
+    """The result in plain words."""
+    energy, forces = metrics["energy_rmse_mev_per_atom"], metrics["forces_rmse_mev_per_angstrom"]
+    sentences = [f"On {words.plural(metrics['n_structures'], 'evaluated structure')} the energy error is "
+                 f"{words.number(energy)} meV/atom{_and_forces(forces)} (root mean square)."]  # fmt: skip
+    own = metrics["backbone_energy_rmse_mev_per_atom"]
+    if own:
+        own_forces = metrics["backbone_forces_rmse_mev_per_angstrom"]
+        own_forces = own_forces if forces is not None else None
+        sentences.append(
+            f"The backbone by itself, with one shift per element fitted to the same training data, gives "
+            f"{words.number(own)} meV/atom{_and_forces(own_forces)}."
+        )
+    return sentences
+
+
+def _and_forces(rmse: float | None) -> str:
+    return "" if rmse is None else f" and the force error {words.number(rmse)} meV/Å"
+
+
+def warnings_of(fitted: Fitted, evaluation: Evaluation) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    warnings = [_sentence(text) for text in fitted.facts.get("warnings", [])]
+    if data_record(evaluation.structures)["sha256"] == fitted.facts["data"]["sha256"]:
+        warnings.insert(0, "These are the training structures themselves: the errors below are not errors on new data. "
+                           "The leave-one-out errors are the ones to go by.")  # fmt: skip
+    return [*warnings, *no_better(evaluation.metrics()), *tables.undetermined(fitted, evaluation.structures)]
+
+
+def no_better(metrics: dict[str, Any]) -> list[str]:
+    """Where something simpler does as well on the evaluated structures."""
+    rivals = {
+        "the backbone with shifts": ("backbone_energy_rmse_mev_per_atom", "backbone_forces_rmse_mev_per_angstrom"),
+        "the composition mean": ("composition_energy_rmse_mev_per_atom", "zero_forces_rmse_mev_per_angstrom"),
+    }
+    units = {"energy_rmse_mev_per_atom": "energies", "forces_rmse_mev_per_angstrom": "forces"}
+    sentences = []
+    for name, keys in rivals.items():
+        worse = [
+            what
+            for (own, what), key in zip(units.items(), keys, strict=True)
+            if None not in (metrics[own], metrics[key]) and metrics[own] >= metrics[key]
+        ]
+        if worse:
+            sentences.append(f"In {words.listed(worse)}, {name} is as close to DFT on these structures, or closer.")
+    return sentences
+
+
+def _sentence(text: str) -> str:
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def _energy_section(evaluation: Evaluation) -> dict[str, Any]:
+    errors = distributions.energy_errors(evaluation)
+    return {
+        "energy_parity": parity.energy_parity(evaluation),
+        "energy_errors": distributions.error_panels("energy", "Energy", "meV/atom", errors),
+    }
+
+
+def _force_section(evaluation: Evaluation) -> dict[str, Any]:
+    forces = parity.ForceComponents.of(evaluation)
+    if forces is None:
+        return {"forces": None}
+    errors, rows = distributions.force_errors(forces), tables.element_rows(forces)
+    return {
+        "forces": forces,
+        "n_components": len(forces.dft),
+        "force_points": min(parity.MOST_POINTS, len(forces.dft)),
+        "force_density": parity.force_density(forces),
+        "force_by_element": parity.force_by_element(forces),
+        "element_rows": rows,
+        "worse_elements": words.listed(r.symbol for r in rows if r.backbone_rmse and r.rmse > r.backbone_rmse),
+        "force_errors": distributions.error_panels("force", "Forces", "meV/Å", errors),
+    }
+
+
+def _search_section(fitted: Fitted, metrics: dict[str, Any]) -> dict[str, Any]:
+    search, loo = fitted.facts.get("search"), fitted.facts["leave_one_out"]
+    ratio = metrics["energy_rmse_mev_per_atom"] / max(loo["rmse_mev_per_atom"], 1e-9)
+    return {
+        "search": search,
+        "loo": loo,
+        "loo_worst": tables.loo_worst(fitted),
+        "loo_errors": distributions.error_panels("loo", "Leave-one-out", "meV/atom", distributions.loo_errors(fitted)),
+        "test_over_loo": ratio,
+        "far_worse": FAR_WORSE,
+        "criterion_meaning": choice.CRITERION_MEANINGS.get(fitted.facts["options"]["criterion"], ""),
+        "maps": surface.score_maps(search) if search else [],
+        "ridge_paths": surface.ridge_paths(search) if search else [],
+        "screening": choice.screening(search) if search else None,
+    }
+
+
+def _structure_section(evaluation: Evaluation) -> dict[str, Any]:
+    rows = tables.structure_rows(evaluation)
+    return {
+        "worst_energies": tables.worst_by_energy(rows),
+        "worst_forces": tables.worst_by_forces(rows),
+        "has_deviations": any(row.deviation is not None for row in rows),
+    }
+
+
+def _provenance(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "timings": tables.timing_rows(fitted),
+        "prior_rows": tables.prior_rows(fitted),
+        "evaluation_hash": data_record(evaluation.structures)["sha256"],
+        "method": METHOD,
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }

@@ -1,0 +1,105 @@
+"""The words on what was chosen, for records as the search leaves them."""
+
+from dataclasses import replace
+
+import pytest
+
+from mekrr.report.choice import choice_rows, is_close, screening, verdict
+from mekrr.report.surface import best_by, ridge_paths, score_maps
+
+
+def trial(prior, score, rmse=1.0, layers=("a",), length_scale=1.0, species_weight=0.5):
+    return {
+        "layers": list(layers),
+        "prior": prior,
+        "length_scale": length_scale,
+        "species_weight": species_weight,
+        "ridge": 1e-6,
+        "score": score,
+        "loo_rmse_mev_per_atom": rmse,
+        "loo_mae_mev_per_atom": rmse / 2,
+        "log_evidence": 0.0,
+        "ridges": [1e-7, 1e-6],
+        "scores": [score - 1, score],
+        "loo_rmse_path": [rmse + 1, rmse],
+    }
+
+
+def fitted_with(example, trials, prior):
+    best = max(trials, key=lambda t: t["score"])
+    search = {"best": best, "runner_up": None, "screening": [], "surface": trials, "factorisations": len(trials)}
+    facts = example.fitted.facts | {"search": search}
+    return replace(example.fitted, facts=facts, prior=replace(example.fitted.prior, name=prior))
+
+
+def test_different_priors_for_accuracy_and_safety_are_said(example):
+    fitted = fitted_with(example, [trial("composition", 1.0, 10.0), trial("backbone", 0.5, 3.0)], "composition")
+    text = " ".join(verdict(fitted))
+    assert "point to different priors" in text
+    assert "--prior backbone" in text
+    assert "10.0 meV/atom with composition and 3.00 with backbone" in text
+
+
+def test_a_close_prior_without_the_backbone_is_said_to_be_less_safe(example):
+    text = " ".join(verdict(fitted_with(example, [trial("backbone", 1.0), trial("none", 0.99)], "backbone")))
+    assert "the safer of two near equals" in text
+
+
+def test_a_clear_backbone_prior_is_said_to_be_both(example):
+    text = " ".join(verdict(fitted_with(example, [trial("backbone", 1.0), trial("none", 0.0)], "backbone")))
+    assert "point to the same prior" in text
+
+
+def test_priors_that_are_one_and_the_same_are_not_called_rivals(example):
+    trials = [trial("composition", 1.0), trial("none", 1.0), trial("backbone", 0.3)]
+    sentences = verdict(fitted_with(example, trials, "composition"))
+    assert "scores the same as composition" in sentences[0]
+    assert sentences[1].startswith("Runner-up: prior backbone, with the same layers")
+
+
+def test_no_backbone_energy(example):
+    fitted = fitted_with(example, [trial("composition", 1.0), trial("none", 0.9)], "composition")
+    assert "no energy of its own" in " ".join(verdict(replace(fitted, baseline=None)))
+
+
+def test_everything_given_has_no_runner_up(example):
+    sentences = verdict(fitted_with(example, [trial("backbone", 1.0)], "backbone"))
+    assert "no runner-up" in sentences[0]
+    assert "falls back on the foundation model" in sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "near", "far"), [("loo", 0.96, 0.9), ("loo-mae", 0.96, 0.9), ("evidence", -1, -3)]
+)
+def test_what_counts_as_close(criterion, near, far):
+    assert is_close(1.0, near, criterion)
+    assert not is_close(1.0, far, criterion)
+
+
+def test_given_and_chosen_settings_are_told_apart(example):
+    rows = {row.name: row for row in choice_rows(example.fitted)}
+    assert rows["Layers"].how == "given"
+    assert rows["Kernel"].how == "default"
+    assert rows["Prior"].how == "leave-one-out, 4 priors tried"
+
+
+def test_screening_puts_layers_against_priors():
+    pool = [trial("none", 0.1), trial("none", 0.4, layers=("a", "b")), trial("backbone", 0.3)]
+    table = screening({"screening": pool, "surface": pool})
+    assert table.priors == ["none", "backbone"]
+    assert [name for name, _ in table.rows] == ["a + b", "a"]
+    assert table.rows[0][1] == [pool[1], None]
+    assert screening({"screening": [], "surface": pool[:1]}) is None
+
+
+def test_best_by_keeps_the_best_of_each_group():
+    trials = [trial("none", 0.1), trial("none", 0.2, length_scale=2.0), trial("backbone", 0.15)]
+    assert best_by(trials, ("prior",)) == [trials[1], trials[2]]
+    assert best_by(trials, ("prior",), length_scale=1.0) == [trials[2], trials[0]]
+
+
+def test_scores_that_are_not_finite_do_not_reach_the_colours():
+    trials = [trial("none", 0.1), trial("none", float("nan"), length_scale=2.0)]
+    search = {"best": trials[0], "surface": trials, "screening": []}
+    assert len(score_maps(search)) == 1
+    assert len(ridge_paths(search)) == 2
