@@ -110,6 +110,13 @@ def test_without_a_search(example):
     assert "No search was made" in html
 
 
+def test_energies_that_compositions_leave_open_are_said_to_be(example):
+    fitted = replace(example.fitted, prior=replace(example.fitted.prior, undetermined=[[1.0, 0.0, 0.0]]))
+    html = without_plotly(render(fitted, example.evaluation, "t"))
+    assert "do not determine them one by one" in html
+    assert "its composition lies outside those of the training data" in html
+
+
 def test_one_structure(example):
     html = render(example.fitted, example.evaluation.part([0]), "t")
     assert "On 1 evaluated structure the" in html

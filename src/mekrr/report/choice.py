@@ -47,10 +47,10 @@ def choice_rows(fitted: Fitted) -> list[ChoiceRow]:
     """All hyperparameters of a fit."""
     options = fitted.facts["options"]
     trials = _trials(fitted)
-    among = {
-        "layers": plural(len({tuple(t["layers"]) for t in trials}), "set"),
-        "prior": plural(len({t["prior"] for t in trials}), "prior"),
-    }
+    among = {}
+    if trials:
+        among["layers"] = plural(len({tuple(t["layers"]) for t in trials}), "set")
+        among["prior"] = plural(len({t["prior"] for t in trials}), "prior")
 
     def how(name: str) -> str:
         if options.get(name, AUTO) not in (AUTO, "median"):

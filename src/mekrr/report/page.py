@@ -99,6 +99,7 @@ def _introduction(fitted: Fitted, evaluation: Evaluation, metrics: dict[str, Any
         "fitted": fitted,
         "metrics": metrics,
         "headline": tables.headline(evaluation, metrics),
+        "offsets_tell": tables.offsets_tell(evaluation.structures),
         "summary": summary_sentences(fitted, metrics),
         "choice_rows": choice.choice_rows(fitted),
         "verdict": choice.verdict(fitted),

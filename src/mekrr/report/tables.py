@@ -58,6 +58,11 @@ def headline(evaluation: Evaluation, metrics: Mapping[str, Any]) -> list[Headlin
     return rows
 
 
+def offsets_tell(structures: Sequence[Structure]) -> bool:
+    """Whether compositions recur, so that errors without their offsets are more than an artefact of few structures."""
+    return 2 * len({s.atoms.get_chemical_formula(empirical=True) for s in structures}) <= len(structures)
+
+
 def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
