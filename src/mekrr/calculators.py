@@ -1,7 +1,7 @@
 """An ASE calculator: relaxations and molecular dynamics with a fitted potential."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -34,7 +34,7 @@ class Calculator(AseCalculator):
         DataError: on calculation, for elements the potential cannot treat.
     """
 
-    implemented_properties: ClassVar[list[str]] = [
+    implemented_properties = [  # noqa: RUF012 (ASE declares it so)
         "energy",
         "free_energy",
         "forces",

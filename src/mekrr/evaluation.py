@@ -1,6 +1,6 @@
 """Errors of a potential on labelled structures, beside the backbone by itself and the composition fit."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ class Evaluation:
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Energy and force errors for each value of the info key `by`."""
-        names = [str(s.info.get(self.by, "(none)")) for s in self.structures]
+        names = [str(s.info.get(self.by or "", "(none)")) for s in self.structures]
         table = {}
         for name in sorted(set(names)):
             chosen = [t for t, other in enumerate(names) if other == name]
@@ -141,7 +141,7 @@ class Evaluation:
 
 def evaluate(
     potential: KernelPotential,
-    structures: Iterable[Structure | Atoms],
+    structures: Sequence[Structure | Atoms],
     by: str | None = None,
     progress: StageProgress | None = None,
 ) -> Evaluation:
@@ -159,9 +159,7 @@ def evaluate(
     structures = as_structures(structures)
     for structure in structures:
         if structure.energy is None:
-            raise DataError(
-                f"{structure.where}: no energy to compare with; use mekrr predict for unlabelled structures"
-            )
+            raise DataError(f"{structure.where}: no energy to compare with; mekrr predict needs none")
     if by is not None and not any(by in s.info for s in structures):
         keys = sorted({key for s in structures for key in s.info})
         raise DataError(f"no structure has the info key {by!r}; there are: {', '.join(keys) or 'none'}")

@@ -1,7 +1,7 @@
 """KernelPotential: fit, predict, save, load."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class KernelPotential:
                 _check_identity(self._backbone, self.fitted_)
         return self._backbone
 
-    def fit(self, structures: Iterable[Structure | Atoms], progress: StageProgress | None = None) -> "KernelPotential":
+    def fit(self, structures: Sequence[Structure | Atoms], progress: StageProgress | None = None) -> "KernelPotential":
         """Fit to energies; everything left to "auto" is chosen by leave-one-out.
 
         Args:
@@ -118,7 +118,7 @@ class KernelPotential:
 
     def predict(
         self,
-        structures: Iterable[Structure | Atoms],
+        structures: Sequence[Structure | Atoms],
         forces: bool = True,
         uncertainty: bool = False,
         backbone_forces: bool = False,

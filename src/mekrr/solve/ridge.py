@@ -120,8 +120,8 @@ def leave_one_out(
 ) -> LeaveOneOut:
     """r_t = [G^-1 (y - H beta_(-t))]_t / [G^-1]_tt.
 
-    Added diagonal, feature scaling and hyperparameters are held fixed (Rasmussen & Williams 2006, eqs. 5.10-5.12, for the
-    fixed-mean case).
+    Added diagonal, feature scaling and hyperparameters are held fixed. For a fixed mean these are eqs. 5.10-5.12 of
+    Rasmussen & Williams, Gaussian Processes for Machine Learning (2006).
     """
     solved = factor.solve(torch.cat([y[:, None], prior.H], dim=1), ridges)
     without_prior = solved[:, :, 0] - torch.einsum("rtp,tp->rt", solved[:, :, 1:], prior.beta_without)

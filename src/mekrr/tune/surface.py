@@ -1,5 +1,6 @@
 """The leave-one-out surface of one choice of features, explored coarse to fine."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -114,9 +115,7 @@ class Surface:
         """Gram matrices of the rungs first to last, in one pass where the scales form a ladder."""
         scales = [self._scale(rung) for rung in range(first, last + 1)]
         kernel = make_kernel(self.grid.kernel, scales[0])
-        ladder = kernel.squares and all(
-            abs(a / b - 2**0.5) < 1e-9 for a, b in zip(scales[:-1], scales[1:], strict=True)
-        )
+        ladder = kernel.squares and all(abs(a / b - 2**0.5) < 1e-9 for a, b in itertools.pairwise(scales))
         passes = [(scales[0], len(scales))] if ladder else [(scale, 1) for scale in scales]
         rung = first
         for scale, rungs in passes:
