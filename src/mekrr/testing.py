@@ -173,10 +173,10 @@ def _check_pure(case: _Case) -> None:
     kept = vectors.clone()
     first = case.backbone.forward(graph, vectors, case.backbone.layers).features
     second = case.backbone.forward(graph, vectors, case.backbone.layers).features
-    same = torch.equal(first, second)
-    _require(case.backbone, same, "two equal calls give different features; switch dropout off, keep no state")
     untouched = torch.equal(vectors, kept) and all(torch.equal(getattr(graph, n), t) for n, t in before.items())
     _require(case.backbone, untouched, "forward changes its input; work on copies")
+    same = torch.equal(first, second)
+    _require(case.backbone, same, "two equal calls give different features; switch dropout off, keep no state")
 
 
 def _check_batching(case: _Case) -> None:
@@ -306,10 +306,10 @@ def _with_unknown_species(graph: GraphBatch) -> GraphBatch:
 
 
 _CHECKS: tuple[Callable[[_Case], None], ...] = (
+    _check_pure,
+    _check_finite,
     _check_declarations,
     _check_refusals,
-    _check_finite,
-    _check_pure,
     _check_batching,
     _check_permutation,
     _check_translation,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry
+from mekrr.backbones.fetch import Progress, fetch_weights
 from mekrr.backbones.weights import require_file
 from mekrr.errors import BackboneUnavailableError
 
@@ -64,6 +65,19 @@ def load_backbone(
         require_file(Path(path))
         modified = Path(path).stat().st_mtime_ns
     return _load(entry, path, modified, resolve_device(device), dtype, trust_checkpoint)
+
+
+def fetch_backbone(name: str, progress: Progress | None = None) -> Path:
+    """Path of the published weights of `name`, downloaded into the user's cache if they are not there yet.
+
+    Args:
+        name: as for `load_backbone`.
+        progress: called with the bytes received so far and the total, None where the server does not tell.
+
+    Raises:
+        BackboneUnavailableError: if the name is unknown, it has nothing to fetch, or the download fails.
+    """
+    return fetch_weights(find_entry(name).card, progress)
 
 
 def available_backbones() -> list[BackboneListing]:
