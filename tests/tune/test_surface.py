@@ -1,7 +1,7 @@
 import pytest
 import torch
-from conftest import random_environments
 
+from conftest import random_environments
 from mekrr.kernels import GaussianKernel, gram
 from mekrr.solve import LinearPrior, RidgeFactor, leave_one_out
 from mekrr.tune import FeatureCandidate, Grid, PriorCandidate, SearchProblem, Surface, best_of, ridge_floor, search
@@ -51,22 +51,24 @@ def test_an_optimum_on_the_edge_extends_the_ladder(problem):
     surface = surface_of(problem, grid)
     best = surface.explore()
     assert best.length_scale > 0.4 * 6**0.5
-    assert best.length_scale / 6**0.5 == pytest.approx(0.4 * 2 ** (round(4 * (best.length_scale / 6**0.5 / 0.4)) / 8), rel=0.2)
+    assert best.length_scale / 6**0.5 == pytest.approx(
+        0.4 * 2 ** (round(4 * (best.length_scale / 6**0.5 / 0.4)) / 8), rel=0.2
+    )
 
 
 def test_an_optimum_that_stays_on_the_edge_warns(problem):
     x, _, n, _ = problem
     noise = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     linear = LinearPrior.fit(n[:, None], noise, 1 / n)
-    surface = Surface(FeatureCandidate(("layer",), x), [PriorCandidate("none", noise, linear)], n, n, Grid(ridges=(1e-6, 1e-5)))
+    surface = Surface(
+        FeatureCandidate(("layer",), x), [PriorCandidate("none", noise, linear)], n, n, Grid(ridges=(1e-6, 1e-5))
+    )
     surface.explore()
     assert any("largest tried" in message for message in surface.warnings)
 
 
 def test_fixed_values_are_kept(problem):
-    grid = Grid(
-        length_scales=(2.5,), length_scale_fixed=True, species_weights=(0.3,), ridges=(0.07,), ridge_fixed=True
-    )
+    grid = Grid(length_scales=(2.5,), length_scale_fixed=True, species_weights=(0.3,), ridges=(0.07,), ridge_fixed=True)
     best = surface_of(problem, grid).explore()
     assert (best.length_scale, best.species_weight, best.ridge) == (2.5, 0.3, 0.07)
 
@@ -94,7 +96,11 @@ def test_trap_of_rounding_no_ridge_below_the_noise_of_the_kernel():
     rounding = (pair.mix(0, 0.0) - exact).abs().max() / exact.diagonal().mean()
     assert floor > rounding
     surface = Surface(
-        FeatureCandidate(("layer",), x), [PriorCandidate("none", n, LinearPrior.fit(n[:, None], n, 1 / n))], n, n, Grid()
+        FeatureCandidate(("layer",), x),
+        [PriorCandidate("none", n, LinearPrior.fit(n[:, None], n, 1 / n))],
+        n,
+        n,
+        Grid(),
     )
     kept = surface._ridges(pair.mix(0, 0.0), pair.noise[0])
     assert float(kept.min()) >= floor * float(exact.diagonal().mean() / n.mean()) * (1 - 1e-12)
@@ -148,5 +154,5 @@ def test_search_screens_layers_and_names_a_runner_up(problem):
     choice = search(SearchProblem([("bad",), ("good",), ("worse",)], features, priors, n, n, Grid()), seed=0)
     assert choice.best.layers == ("good",)
     assert choice.runner_up.layers != ("good",)
-    assert [trial.layers for trial in choice.screening][0] == ("good",)
+    assert choice.screening[0].layers == ("good",)
     assert choice.best == best_of(choice.trials)

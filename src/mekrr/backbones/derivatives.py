@@ -57,8 +57,7 @@ def energy_forces_stress(backbone: Backbone, graph: GraphBatch) -> EnergyForcesS
     atomic_energies = backbone.forward(graph, edge_vectors, backbone.layers[-1:]).atomic_energies
     if atomic_energies is None:
         raise ValueError(f"{backbone.name} predicts no energy; use it for features only (prior none or composition)")
-    (edge_gradient,) = torch.autograd.grad(atomic_energies.sum(), edge_vectors)
-    pulled = pull_back(graph, edge_gradient)
+    pulled = pull_back(graph, edge_gradient([atomic_energies], [torch.ones_like(atomic_energies)], edge_vectors))
     atomic_energies = atomic_energies.detach().to(graph.positions)
     return EnergyForcesStress(
         energies=graph.sum_atoms(atomic_energies),
@@ -66,6 +65,26 @@ def energy_forces_stress(backbone: Backbone, graph: GraphBatch) -> EnergyForcesS
         forces=pulled.forces,
         stress=stress_of(graph, pulled.strain_gradient),
     )
+
+
+def edge_gradient(
+    outputs: Sequence[Tensor], seeds: Sequence[Tensor], edge_vectors: Float[Tensor, "edges 3"], keep_graph: bool = False
+) -> Float[Tensor, "edges 3"]:
+    """Derivative of sum(seed . output) with respect to the edge vectors, the same bits every time on a CPU.
+
+    The gather of neighbours has a scatter as its derivative, which several threads add up in any order unless torch is
+    told to be deterministic; the setting is restored afterwards.
+    """
+    before, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    try:
+        if edge_vectors.device.type == "cpu":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        return torch.autograd.grad(list(outputs), edge_vectors, list(seeds), retain_graph=keep_graph)[0]
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def pull_back(graph: GraphBatch, edge_gradient: Float[Tensor, "edges 3"]) -> PulledBack:

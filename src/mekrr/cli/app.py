@@ -1,8 +1,5 @@
 """The commands, and what happens when they fail."""
 
-import sys
-
-import click
 import typer
 from rich.markup import escape
 
@@ -44,15 +41,13 @@ app.add_typer(data_commands.data_app, name="data")
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0 only on success, 130 after Ctrl-C."""
+    """Run a command line and return its exit code: 0 only on success, 2 for wrong usage."""
     try:
         with warnings_on_stderr():
-            code = app(arguments, standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+            app(arguments)
+    except SystemExit as end:  # how typer ends every command
+        return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
         return _fail("interrupted; no unfinished file was left behind", 130)
     except (MekrrError, ValueError) as error:
         return _fail(str(error))
@@ -62,6 +57,7 @@ def run(arguments: list[str] | None = None) -> int:
         if not _out_of_memory(error):
             raise
         return _fail("out of memory: lower --batch-atoms, choose fewer --layer, or fit fewer structures")
+    return 0
 
 
 def _fail(message: str, code: int = 1) -> int:

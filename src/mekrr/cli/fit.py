@@ -1,5 +1,6 @@
 """mekrr fit."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,10 +91,14 @@ def fit(
         seed=seed,
         batch_atoms=batch_atoms,
     )
+    started = time.perf_counter()
     structures = read_structures(train, keys, index)
+    seconds_read = time.perf_counter() - started
     held_out = None if validation is None else read_structures(validation, keys)
     with Stages() as stages:
         potential.fit(structures, progress=stages)
+        facts = potential.fitted_.facts
+        facts["seconds"] = {"read": seconds_read} | facts["seconds"]
         potential.save(output)
         found = None if held_out is None else evaluate(potential, held_out, progress=stages)
     if json:

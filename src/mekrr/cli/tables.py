@@ -17,9 +17,9 @@ def error_table(evaluation: Evaluation, title: str) -> Table:
         table.add_column(head, justify="right")
     table.add_row("this potential", *_row(m, "energy", "forces"), style="bold")
     if m["backbone_energy_rmse_mev_per_atom"] is not None:
-        table.add_row("backbone + shift per element", *_row(m, "backbone_energy", "backbone_forces"))
+        table.add_row("backbone + shifts", *_row(m, "backbone_energy", "backbone_forces"))
     zero = number(m["zero_forces_rmse_mev_per_angstrom"])
-    table.add_row("mean energy per element, no forces", *_row(m, "composition_energy", "none")[:2], zero, "-")
+    table.add_row("mean per element", *_row(m, "composition_energy", "none")[:2], zero, "-")
     return table
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mekrr.backbones import Backbone, BackboneOutput
-from mekrr.backbones.derivatives import pull_back, stress_of
+from mekrr.backbones.derivatives import edge_gradient, pull_back, stress_of
 from mekrr.features import Environments
 from mekrr.graph import GraphBatch
 from mekrr.potential.fitted import Fitted
@@ -66,10 +66,11 @@ def predict_batch(fitted: Fitted, backbone: Backbone, graph: GraphBatch, wanted:
         atomic = atomic + fitted.prior.factor * own
     parts = _Parts(graph, atomic, own, fitted.embedding)
     if wanted.backbone_forces and output.atomic_energies is not None:
-        gradient = torch.autograd.grad(output.atomic_energies.sum(), vectors, retain_graph=wanted.forces)[0]
-        parts.backbone_forces = pull_back(graph, gradient.double())[0].cpu().numpy()
+        ones = torch.ones_like(output.atomic_energies)
+        gradient = edge_gradient([output.atomic_energies], [ones], vectors, keep_graph=wanted.forces)
+        parts.backbone_forces = pull_back(graph, gradient).forces.cpu().numpy()
     if kernel.slopes is not None:
-        gradient = _edge_gradient(fitted, output, vectors, fitted.scaler.pull_back(kernel.slopes))
+        gradient = _total_gradient(fitted, output, vectors, fitted.scaler.pull_back(kernel.slopes))
         pulled = pull_back(graph, gradient)
         parts.forces = pulled.forces.cpu().numpy()
         parts.stress = stress_of(graph, pulled.strain_gradient).cpu().numpy()
@@ -78,7 +79,7 @@ def predict_batch(fitted: Fitted, backbone: Backbone, graph: GraphBatch, wanted:
     return parts.predictions()
 
 
-def _edge_gradient(
+def _total_gradient(
     fitted: Fitted, output: BackboneOutput, vectors: Float[Tensor, "edges 3"], slopes: Float[Tensor, "atoms features"]
 ) -> Float[Tensor, "edges 3"]:
     """dE/d(edge vectors) of kernel and prior together, in one reverse pass."""
@@ -86,7 +87,7 @@ def _edge_gradient(
     if fitted.prior.factor and output.atomic_energies is not None:
         outputs.append(output.atomic_energies)
         seeds.append(torch.full_like(output.atomic_energies, fitted.prior.factor))
-    return torch.autograd.grad(outputs, vectors, seeds)[0].double()
+    return edge_gradient(outputs, seeds, vectors)
 
 
 class _Parts:

@@ -1,0 +1,192 @@
+import json
+import os
+import subprocess
+import sys
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from mekrr.cli.app import run
+
+FIXED = ["--layer", "interaction_1", "--length-scale", "12", "--species-weight", "0.5", "--ridge", "1e-4", "--no-cache"]
+
+pytest.importorskip("sevenn")
+
+
+@pytest.fixture(scope="module")
+def files(alloys, potential, tmp_path_factory):
+    """Training data, test data, a model and a structure without labels."""
+    folder = tmp_path_factory.mktemp("cli")
+    ase.io.write(folder / "train.extxyz", alloys[:12])
+    ase.io.write(folder / "test.extxyz", alloys[30:])
+    bare = alloys[31].copy()
+    bare.calc = None
+    ase.io.write(folder / "bare.extxyz", bare)
+    potential.save(folder / "model.safetensors")
+    return folder
+
+
+def call(capsys, *arguments):
+    """Exit code, stdout and stderr of a command line."""
+    capsys.readouterr()
+    code = run([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, " ".join(captured.err.split())
+
+
+def test_fit_evaluate_predict_on_files(capsys, files, tmp_path):
+    model = tmp_path / "m.safetensors"
+    code, out, _ = call(
+        capsys, "fit", files / "train.extxyz", "-o", model, *FIXED, "--json", "--validation", files / "test.extxyz"
+    )
+    fitted = json.loads(out)
+    assert code == 0
+    assert fitted["chosen"]["layers"] == ["interaction_1"]
+    assert set(fitted["seconds"]) == {"read", "backbone", "features", "kernel", "solve"}
+    code, out, _ = call(capsys, "evaluate", model, files / "test.extxyz", "--json")
+    metrics = json.loads(out)
+    assert code == 0
+    assert metrics == fitted["validation"]
+    assert metrics["n_structures"] == 6
+    assert metrics["forces_rmse_mev_per_angstrom"] > 0
+    assert metrics["backbone_energy_rmse_mev_per_atom"] > 0
+    code, _, _ = call(capsys, "predict", model, files / "test.extxyz", "-o", tmp_path / "p.extxyz")
+    frames = ase.io.read(tmp_path / "p.extxyz", ":")
+    errors = [1000 * (a.get_potential_energy() - a.info["dft_energy"]) / len(a) for a in frames]
+    assert code == 0
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(metrics["energy_rmse_mev_per_atom"], rel=1e-4)
+    assert {"dft_forces", "numbers", "positions"} <= set(frames[0].arrays)
+    assert frames[0].info["energy_std"] > 0
+
+
+def test_tables_name_the_three_competitors(capsys, files):
+    code, out, err = call(capsys, "evaluate", files / "model.safetensors", files / "test.extxyz")
+    assert code == 0
+    for words in ("this potential", "backbone + shifts", "mean per element", "meV/atom"):
+        assert words in out
+    assert err == ""
+
+
+def test_unlabelled_structures_are_predicted(capsys, files, tmp_path):
+    code, _, _ = call(capsys, "predict", files / "model.safetensors", files / "bare.extxyz", "-o", tmp_path / "p.xyz")
+    assert code == 0
+    assert "dft_energy" not in ase.io.read(tmp_path / "p.xyz").info
+
+
+def test_a_report_is_written(capsys, files, tmp_path):
+    report = tmp_path / "report.html"
+    code, out, _ = call(capsys, "evaluate", files / "model.safetensors", files / "test.extxyz", "--report", report)
+    assert code == 0
+    assert "report.html" in out
+    assert "<html" in report.read_text()[:2000]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "{}/nothing.extxyz", "-o", "{}/m.st"], "nothing.extxyz"),
+        (["fit", "{}/train.extxyz", "-o", "{}/no/such/m.st"], "no such folder"),
+        (["fit", "{}/train.extxyz", "-o", "{}"], "is a folder"),
+        (["fit", "{}/train.extxyz", "-o", "{}/m.st", "--backbone", "sevenet-0"], "did you mean sevennet-0"),
+        (["fit", "{}/train.extxyz", "-o", "{}/m.st", "--layer", "last"], "has no layer last"),
+        (["fit", "{}/train.extxyz", "-o", "{}/m.st", "--ridge", "tiny"], "--ridge takes a number or auto; got 'tiny'"),
+        (["fit", "{}/train.extxyz", "-o", "{}/m.st", "--species-weight", "2"], "must lie between 0 and 1"),
+        (["fit", "{}/train.extxyz", "-o", "{}/m.st", "--prior", "flat"], "unknown prior 'flat'; choose one of auto"),
+        (["fit", "{}/train.extxyz", "-o", "{}/m.st", "--energy-key", "REF"], "REF"),
+        (["fit", "{}/train.extxyz", "-o", "{}/m.st", "--energy-unit", "erg"], "erg"),
+        (["fit", "{}/bare.extxyz", "-o", "{}/m.st"], "energy"),
+        (["evaluate", "{}/nothing.st", "{}/test.extxyz"], "no such model file"),
+        (["evaluate", "{}/train.extxyz", "{}/test.extxyz"], "not a whole safetensors file"),
+        (["evaluate", "{}/model.safetensors", "{}/bare.extxyz"], "energy"),
+        (["evaluate", "{}/model.safetensors", "{}/test.extxyz", "--by", "colour"], "no structure has the info key"),
+        (["evaluate", "{}/model.safetensors", "{}/test.extxyz", "--report", "{}/no/r.html"], "no such folder"),
+        (["predict", "{}/model.safetensors", "{}/test.extxyz", "-o", "{}/no/p.xyz"], "no such folder"),
+        (["predict", "{}/model.safetensors", "{}/test.extxyz", "-o", "{}/p.xyz", "--device", "tpu"], "tpu"),
+        (["inspect", "{}/nothing.extxyz"], "nothing.extxyz"),
+        (["inspect", "{}/model.safetensors"], "model.safetensors"),
+        (["data", "fetch", "no-such-set"], "unknown data set"),
+        (["backbones", "fetch", "no-such-net"], "no backbone is called"),
+        (["quickstart", "-o", "{}/train.extxyz"], "is a file; give a folder"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_exit_code_one(capsys, files, arguments, message):
+    code, _, err = call(capsys, *(a.replace("{}", str(files)) for a in arguments))
+    assert code == 1
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [["fit"], ["fit", "x", "-o", "y", "--no-such-option"], ["evaluate"], ["dance"]])
+def test_wrong_usage_is_exit_code_two(capsys, arguments):
+    assert call(capsys, *arguments)[0] == 2
+
+
+def test_model_and_data_of_other_elements(capsys, files, tmp_path):
+    ase.io.write(tmp_path / "ag.extxyz", bulk("Ag"))
+    code, _, err = call(
+        capsys, "predict", files / "model.safetensors", tmp_path / "ag.extxyz", "-o", tmp_path / "p.xyz"
+    )
+    assert (code, "Ag" in err) in ((1, True), (0, True))
+
+
+def test_a_read_only_folder_is_refused(capsys, files, monkeypatch):
+    """os.access is asked about the folder, since the tests may run as root, for whom nothing is read-only."""
+    monkeypatch.setattr("mekrr.cli.outputs.os.access", lambda path, mode: mode != os.W_OK)
+    code, _, err = call(capsys, "fit", files / "train.extxyz", "-o", files / "m.st")
+    assert (code, "cannot be written" in err) == (1, True)
+
+
+def test_a_full_disk_is_a_sentence(capsys, files, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", str(tmp_path / "m.st"))
+
+    monkeypatch.setattr("mekrr.potential.archive.save_file", full)
+    code, _, err = call(capsys, "fit", files / "train.extxyz", "-o", tmp_path / "m.st", *FIXED)
+    assert (code, "No space left on device" in err) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_running_out_of_memory_says_what_to_lower(capsys, files, tmp_path, monkeypatch):
+    def exhausted(*_, **__):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("mekrr.potential.potential.extract", exhausted)
+    code, _, err = call(capsys, "fit", files / "train.extxyz", "-o", tmp_path / "m.st", *FIXED)
+    assert (code, "lower --batch-atoms" in err) == (1, True)
+
+
+def test_an_extra_that_is_not_installed_names_the_pip_line(capsys, files, tmp_path, monkeypatch):
+    monkeypatch.setattr("mekrr.backbones.base.find_spec", lambda name, *_: None)
+    code, _, err = call(capsys, "fit", files / "train.extxyz", "-o", tmp_path / "m.st", "--backbone", "chgnet-0.3.0")
+    assert (code, 'pip install "mekrr[chgnet]"' in err) == (1, True)
+
+
+def test_listings(capsys):
+    assert "sevennet-0" in call(capsys, "backbones")[1]
+    listed = json.loads(call(capsys, "backbones", "--json")[1])
+    assert listed["sevennet-0"]["layers"][0] == "interaction_0"
+    assert "cu-formate-mini" in json.loads(call(capsys, "data", "list", "--json")[1])
+    assert call(capsys, "--version")[1].startswith("mekrr ")
+
+
+def test_inspect_is_json_and_fails_on_errors(capsys, files, tmp_path):
+    code, out, _ = call(capsys, "inspect", files / "train.extxyz", "--json")
+    assert (code, json.loads(out)["summary"]["n_structures"]) == (0, 12)
+    code, out, _ = call(capsys, "inspect", files / "bare.extxyz", "--json")
+    assert (code, json.loads(out)["issues"][0]["level"]) == (1, "error")
+
+
+@pytest.mark.slow
+def test_a_killed_fit_leaves_no_file(files, tmp_path):
+    """A real process, interrupted and killed while it computes."""
+    for signal in ("SIGINT", "SIGKILL"):
+        command = [sys.executable, "-c", "from mekrr.cli import main; main()", "fit", str(files / "train.extxyz")]
+        process = subprocess.Popen([*command, "-o", str(tmp_path / "m.st"), "--no-cache"], stderr=subprocess.PIPE)
+        try:
+            process.wait(6)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, getattr(__import__("signal"), signal))
+        assert process.wait(60) != 0
+        assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from mekrr import KernelPotential
+from mekrr.errors import ModelFileError
+
+
+@pytest.fixture
+def model(potential, tmp_path):
+    path = tmp_path / "model.safetensors"
+    potential.save(path)
+    return path
+
+
+def rewrite(path, change):
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(file.metadata()["mekrr"])
+    change(tensors, header)
+    save_file(tensors, path, metadata={"mekrr": json.dumps(header)})
+
+
+@pytest.mark.parametrize("keep", [0, 7, 500, -10])
+def test_truncated_files_are_refused(model, keep):
+    model.write_bytes(model.read_bytes()[:keep])
+    with pytest.raises(ModelFileError, match="not a whole safetensors file"):
+        KernelPotential.load(model)
+
+
+def test_newer_formats_are_refused(model):
+    rewrite(model, lambda tensors, header: header.update(format_version=99))
+    with pytest.raises(ModelFileError, match="model format 99, but this mekrr reads format 1; install a newer mekrr"):
+        KernelPotential.load(model)
+
+
+def test_missing_tensors_are_named(model):
+    rewrite(model, lambda tensors, header: tensors.pop("dual_coef"))
+    with pytest.raises(ModelFileError, match="lacks 'dual_coef'"):
+        KernelPotential.load(model)
+
+
+def test_other_safetensors_files_are_refused(tmp_path):
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelFileError, match="not a mekrr model"):
+        KernelPotential.load(tmp_path / "other.safetensors")
+
+
+def test_a_pickle_is_refused_and_not_executed(tmp_path):
+    torch.save({"x": torch.zeros(2)}, tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="not a whole safetensors file"):
+        KernelPotential.load(tmp_path / "model.pt")
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors: no such model file"):
+        KernelPotential.load(tmp_path / "nothing.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file(potential, model, monkeypatch):
+    """The disk fills up half way: the model that was there still loads, and no temporary file stays."""
+    before = model.read_bytes()
+
+    def full_disk(tensors, path, metadata=None):
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("mekrr.potential.archive.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        potential.save(model)
+    assert model.read_bytes() == before
+    assert [p.name for p in model.parent.iterdir()] == [model.name]

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from mekrr import DataError, evaluate
+from mekrr.data import Structure, as_structures
+
+pytest.importorskip("sevenn")
+
+
+@pytest.fixture(scope="module")
+def evaluation(potential, alloys):
+    return evaluate(potential, alloys[30:])
+
+
+def test_metrics_equal_the_formulas(potential, alloys, evaluation):
+    predictions = potential.predict(alloys[30:])
+    energy = [
+        1000 * (p.energy - a.get_potential_energy()) / len(a) for p, a in zip(predictions, alloys[30:], strict=True)
+    ]
+    force = np.concatenate(
+        [1000 * (p.forces - a.get_forces()).ravel() for p, a in zip(predictions, alloys[30:], strict=True)]
+    )
+    metrics = evaluation.metrics()
+    assert metrics["energy_rmse_mev_per_atom"] == pytest.approx(np.sqrt(np.mean(np.square(energy))), rel=1e-6)
+    assert metrics["energy_mae_mev_per_atom"] == pytest.approx(np.mean(np.abs(energy)), rel=1e-6)
+    assert metrics["forces_rmse_mev_per_angstrom"] == pytest.approx(np.sqrt(np.mean(force**2)), rel=1e-6)
+    assert metrics["n_atoms"] == sum(len(a) for a in alloys[30:])
+
+
+def test_the_backbone_by_itself_is_shifted_on_the_training_data(potential, alloys):
+    """On the training data the shifts are a least-squares fit: no per-element change lowers the error."""
+    found = evaluate(potential, alloys[:30])
+    errors = (found.backbone_energies - found.energies) / found.n_atoms
+    counts = np.array([[np.sum(a.numbers == z) for z in (29, 79)] for a in alloys[:30]]) / found.n_atoms[:, None]
+    assert np.abs(counts.T @ errors).max() < 1e-8
+
+
+def test_removing_composition_offsets_removes_them(evaluation):
+    shifted = [
+        type(p)(**(vars(p) | {"energy": p.energy + 0.5 * (s.species == 79).sum()}))
+        for p, s in zip(evaluation.predictions, evaluation.structures, strict=True)
+    ]
+    moved = type(evaluation)(evaluation.structures, shifted, None, evaluation.composition_energies)
+    a, b = evaluation.metrics(), moved.metrics()
+    assert b["energy_rmse_mev_per_atom"] > 5 * a["energy_rmse_mev_per_atom"]
+    key = "energy_rmse_per_composition_mev_per_atom"
+    assert b[key] == pytest.approx(a[key], rel=1e-6)
+
+
+def test_groups_add_up(potential, alloys):
+    structures = [
+        Structure(s.atoms, s.energy, s.forces, info={"kind": "even" if i % 2 else "odd"})
+        for i, s in enumerate(as_structures(alloys[30:]))
+    ]
+    found = evaluate(potential, structures, by="kind")
+    groups = found.groups()
+    mean = np.mean([groups[name]["energy_rmse_mev_per_atom"] ** 2 for name in ("even", "odd")])
+    assert mean == pytest.approx(found.metrics()["energy_rmse_mev_per_atom"] ** 2)
+
+
+def test_structures_without_forces_give_null(potential, alloys):
+    structures = [Structure(s.atoms, s.energy) for s in as_structures(alloys[33:])]
+    metrics = evaluate(potential, structures).metrics()
+    assert metrics["forces_rmse_mev_per_angstrom"] is None
+    assert metrics["backbone_forces_rmse_mev_per_angstrom"] is None
+
+
+def test_forces_in_some_structures_only(potential, alloys):
+    first, *rest = as_structures(alloys[32:])
+    mixed = [Structure(first.atoms, first.energy), *rest]
+    found = evaluate(potential, mixed)
+    assert len(found.force_errors()) == 3 * sum(len(s) for s in rest)
+
+
+def test_an_unlabelled_structure_is_named(potential, alloys):
+    with pytest.raises(DataError, match=r"index 0 .*: no energy to compare with"):
+        evaluate(potential, [Structure(alloys[0])])

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+
+from mekrr.prior import PRIORS, Compositions, fit_prior, prior_design
+
+
+def compositions(rows, elements=(1, 6, 8)):
+    return Compositions(torch.tensor(rows, dtype=torch.float64), elements)
+
+
+MIXED = compositions([[4, 1, 0], [2, 0, 1], [0, 1, 2], [4, 1, 1], [2, 2, 1]])
+SHIFTS = torch.tensor([-13.6, -1030.0, -2040.0], dtype=torch.float64)
+
+
+def test_counting():
+    species = torch.tensor([1, 1, 8, 6, 8])
+    found = Compositions.of(species, torch.tensor([3, 2]))
+    assert found.elements == (1, 6, 8)
+    assert found.counts.tolist() == [[2, 0, 1], [0, 1, 1]]
+    assert found.rank == 2
+
+
+def test_composition_prior_recovers_the_shifts():
+    prior, linear, _ = fit_prior("composition", MIXED.counts @ SHIFTS, MIXED, None)
+    assert [prior.shifts[z] for z in (1, 6, 8)] == pytest.approx(SHIFTS.tolist())
+    assert prior.undetermined == []
+    assert linear.beta_without == pytest.approx(np.tile(SHIFTS, (5, 1)))
+
+
+def test_backbone_priors_recover_shifts_and_factor():
+    own = torch.tensor([-3.0, -8.0, 2.0, -1.0, 5.0], dtype=torch.float64)
+    energies = MIXED.counts @ SHIFTS + own
+    plain, _, _ = fit_prior("backbone", energies, MIXED, own)
+    assert (plain.factor, plain.shifts[6]) == (1.0, pytest.approx(-1030.0))
+    scaled, _, _ = fit_prior("backbone-scaled", MIXED.counts @ SHIFTS + 0.8 * own, MIXED, own)
+    assert scaled.factor == pytest.approx(0.8)
+
+
+def test_none_is_one_mean_energy_per_atom_everywhere():
+    prior, _, _ = fit_prior("none", torch.tensor([-50.0, -30.0, -30.0, -60.0, -50.0]).double(), MIXED, None)
+    assert prior.everywhere == pytest.approx(-10.0)
+    assert prior.shift_energies(torch.tensor([1, 79])).tolist() == pytest.approx([-10.0, -10.0])
+
+
+def test_isolated_atoms_are_kept_as_references():
+    energies = MIXED.counts @ SHIFTS + 1.0
+    prior, _, design = fit_prior("composition", energies, MIXED, None, references={1: -13.6, 6: -1030.0})
+    assert (prior.shifts[1], prior.shifts[6]) == (-13.6, -1030.0)
+    assert design.columns == (8,)
+
+
+def test_one_composition_is_the_minimum_norm_solution_and_names_what_it_leaves_open():
+    one = compositions([[1, 1, 2]] * 3)
+    prior, _, _ = fit_prior("composition", torch.full((3,), -12.0).double(), one, None)
+    assert [prior.shifts[z] for z in (1, 6, 8)] == pytest.approx([-2.0, -2.0, -4.0])
+    assert prior.undetermined_combination({1: 2, 6: 2, 8: 4}) is None
+    named = prior.undetermined_combination({6: 1, 8: 2})
+    assert named is not None
+    assert "C" in named or "H" in named
+
+
+def test_clean_slabs_determine_the_difference():
+    """Formate slab and clean slab: removing the whole molecule is determined, removing H alone is not."""
+    found = Compositions(torch.tensor([[1, 1, 2, 12], [0, 0, 0, 12]], dtype=torch.float64), (1, 6, 8, 29))
+    prior, _, _ = fit_prior("composition", torch.tensor([-40.0, -24.0]).double(), found, None)
+    assert prior.undetermined_combination({29: 27}) is None
+    assert prior.undetermined_combination({1: 1, 6: 1, 8: 2, 29: 27}) is None
+    assert prior.undetermined_combination({6: 1, 8: 2, 29: 12}) is not None
+
+
+def test_unknown_priors_and_missing_energies_are_named():
+    with pytest.raises(ValueError, match="unknown prior 'mean'; choose auto or one of none"):
+        prior_design("mean", MIXED, None)
+    for name in PRIORS[2:]:
+        with pytest.raises(ValueError, match="needs a backbone with an energy"):
+            prior_design(name, MIXED, None)
