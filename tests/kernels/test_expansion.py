@@ -1,8 +1,8 @@
 import pytest
 import torch
-from conftest import random_environments
 
 from mekrr.kernels import Expansion, GaussianKernel, PolynomialKernel, gram
+from support import random_environments
 
 
 @pytest.mark.parametrize("embedding", ["sum", "mean"])

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from conftest import random_environments
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekrr.kernels import GaussianKernel, LinearKernel, PolynomialKernel, gram, gram_diagonal
 from mekrr.kernels.tiles import _pooling
+from support import random_environments
 
 KERNELS = [GaussianKernel(3.0), LinearKernel(2.0), PolynomialKernel(1.5, 3, 0.5)]
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from conftest import random_environments
 
 from mekrr.kernels import GaussianKernel, gram
 from mekrr.linalg import least_squares
 from mekrr.solve import LinearPrior, RidgeFactor, leave_one_out, log_evidence
+from support import random_environments
 
 RIDGES = torch.tensor([1e-3, 1e-1, 1e1], dtype=torch.float64)
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from conftest import random_environments
 from mekrr.kernels import GaussianKernel, gram
 from mekrr.solve import LinearPrior, RidgeFactor, leave_one_out
 from mekrr.tune import FeatureCandidate, Grid, PriorCandidate, SearchProblem, Surface, best_of, ridge_floor, search
 from mekrr.tune.criteria import CRITERIA
+from support import random_environments
 
 
 def function_of(x, length_scale, seed=5):
