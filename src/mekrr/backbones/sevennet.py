@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
+from mekrr.backbones.convolution import Convolution, blocks_of
+from mekrr.backbones.convolve import convolve
 from mekrr.backbones.weights import packaged_file, require_trust, sha256_of
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
@@ -21,7 +23,8 @@ _LAYERS = tuple(f"interaction_{depth}" for depth in range(5))
 class SevenNet(Backbone):
     """SevenNet's own modules, run up to the atomic energies with the edge vectors given.
 
-    A layer's features are the even scalars after an interaction's equivariant gate.
+    A layer's features are the even scalars after an interaction's equivariant gate. The convolutions, which take nearly
+    all the time, are done by `mekrr.backbones.convolution`; first derivatives only, in reverse and forward mode.
 
     Args:
         card: licence, citation and origin.
@@ -47,6 +50,12 @@ class SevenNet(Backbone):
         self._modality = _modality_index(card.name, model.modal_map, modality)
         self._type_index = torch.zeros(120, dtype=torch.int64, device=self.device)
         self._type_index[list(model.type_map)] = torch.tensor(list(model.type_map.values()), device=self.device)
+        self._spherical = model.edge_embedding.spherical
+        self._convolutions = {
+            name: _fused(module, model.edge_embedding)
+            for name, module in self._modules.items()
+            if name.endswith("_convolution")
+        }
         self._scalars = {
             name: _even_scalars(module.gate.irreps_out)
             for name, module in self._modules.items()
@@ -60,10 +69,14 @@ class SevenNet(Backbone):
     ) -> BackboneOutput:
         """See Backbone.forward; energies in eV."""
         graph, edge_vectors = self.prepare(graph, edge_vectors, layers)
-        data = self._inputs(graph, edge_vectors)
-        tapped = []
+        lengths, harmonics = torch.linalg.vector_norm(edge_vectors, dim=1), self._spherical(edge_vectors)
+        blocks = blocks_of(graph)
+        data, tapped = self._inputs(graph), []
         for name, module in self._modules.items():
-            data = module(data)
+            if name in self._convolutions:
+                data["x"] = convolve(self._convolutions[name], blocks, data["x"], lengths, harmonics)
+            else:
+                data = module(data)
             if name == "onehot_idx_to_onehot":
                 data = {key: self._floats(value) for key, value in data.items()}
             if name in self._scalars:
@@ -71,13 +84,8 @@ class SevenNet(Backbone):
         features = torch.cat([tapped[self.layers.index(layer)] for layer in layers], dim=1)
         return BackboneOutput(features, data["atomic_energy"].squeeze(1))
 
-    def _inputs(self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"]) -> dict[str, Tensor]:
-        data = {
-            "x": self._type_index[graph.species],
-            "edge_vec": edge_vectors,
-            "edge_index": torch.stack([graph.centre, graph.neighbour]),
-            "batch": graph.structure,
-        }
+    def _inputs(self, graph: GraphBatch) -> dict[str, Tensor]:
+        data = {"x": self._type_index[graph.species], "batch": graph.structure}
         if self._modality is not None:
             data["modal_type"] = torch.full_like(graph.n_atoms, self._modality)
         return data
@@ -161,10 +169,25 @@ def _eager_e3nn() -> Iterator[None]:
 
 
 def _up_to_atomic_energies(model: Any) -> dict[str, Any]:
-    """The modules before the sum over atoms and the forces."""
+    """The modules between the edge embedding and the sum over atoms."""
     modules = dict(model.named_children())
     names = list(modules)
-    return {name: modules[name] for name in names[: names.index("rescale_atomic_energy") + 1]}
+    return {name: modules[name] for name in names[1 : names.index("rescale_atomic_energy") + 1]}
+
+
+def _fused(module: Any, embedding: Any) -> Convolution:
+    """An interaction's convolution, its filters a function of distance and the mean over neighbours included."""
+    *body, last = module.weight_nn.children()
+
+    def hidden(lengths: Float[Tensor, "edges"]) -> Float[Tensor, "edges hidden"]:
+        values = embedding.basis_function(lengths) * embedding.cutoff_function(lengths)[:, None]
+        for layer in body:
+            values = layer(values)
+        return values
+
+    # The last layer is linear without bias, so it is known by what it makes of unit vectors.
+    mixing = last(torch.eye(int(last.h_in)).to(module.denominator)) / module.denominator
+    return Convolution.from_e3nn(module.convolution, hidden, mixing.detach())
 
 
 def _even_scalars(irreps: Any) -> list[int]:
