@@ -1,5 +1,6 @@
 """An ASE calculator: relaxations and molecular dynamics with a fitted potential."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mekrr.graph import SkinnedGraph
-from mekrr.potential import KernelPotential
+from mekrr.potential import KernelPotential, MekrrWarning
 from mekrr.potential.prediction import Wanted, predict_batch
 
 DEFAULT_SKIN = 0.5  # Angstrom
@@ -58,6 +59,13 @@ class Calculator(AseCalculator):
         self.potential = potential
         self.uncertainty = uncertainty
         backbone = potential.backbone
+        if backbone.max_neighbours is not None:
+            warnings.warn(
+                f"{backbone.name} keeps the {backbone.max_neighbours} nearest neighbours of an atom: the energy jumps "
+                "where a neighbour enters or leaves them, so dynamics do not conserve energy exactly",
+                MekrrWarning,
+                stacklevel=2,
+            )
         self._graph = SkinnedGraph(backbone.cutoff, skin, backbone.max_neighbours)
         self._checked: bytes = b""
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from published_schnet import SMALL, published
 
-from conftest import SMALL, published
 from mekrr.backbones import load_backbone
 from mekrr.backbones.derivatives import energy_forces_stress
 from mekrr.backbones.schnet import SCHNET

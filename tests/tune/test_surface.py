@@ -32,7 +32,7 @@ def surface_of(problem, grid):
     return Surface(FeatureCandidate(("layer",), x), [prior], n, n, grid)
 
 
-@pytest.mark.parametrize("criterion", ["loo", "loo-gaussian", "evidence"])
+@pytest.mark.parametrize("criterion", ["loo+evidence", "loo", "loo-gaussian", "evidence"])
 def test_coarse_to_fine_finds_the_optimum_of_the_full_grid(problem, criterion):
     grid = Grid(criterion=criterion)
     quick, full = surface_of(problem, grid), surface_of(problem, grid)

@@ -30,8 +30,9 @@ from mekrr.cli.tables import calibration_line, choice_table, error_table
 from mekrr.data import read_structures
 from mekrr.evaluation import Evaluation, evaluate
 from mekrr.features import default_cache_folder
-from mekrr.potential import AUTO, CRITERION_NAMES, KernelPotential
+from mekrr.potential import AUTO, KernelPotential
 from mekrr.prior import PRIORS
+from mekrr.tune import BALANCED, CRITERION_NAMES
 
 
 def fit(
@@ -45,7 +46,7 @@ def fit(
     species_weight: Annotated[str, typer.Option(help="auto, or a number from 0 to 1.")] = AUTO,
     length_scale: Annotated[str, typer.Option(help="auto, median, or a number.")] = AUTO,
     ridge: Annotated[str, typer.Option(help="auto, or a number; multiplied by atoms / weight.")] = AUTO,
-    criterion: Annotated[str, typer.Option(help=f"One of {', '.join(CRITERION_NAMES)}.")] = "loo",
+    criterion: Annotated[str, typer.Option(help=f"One of {', '.join(CRITERION_NAMES)}.")] = BALANCED,
     isolated_atoms: Annotated[
         bool, typer.Option("--isolated-atoms", help="Isolated atoms in TRAIN fix the composition prior.")
     ] = False,

@@ -191,7 +191,7 @@ class _Drawer:
             raise DataError(
                 f"{self.where}: {key} has shape {value.shape}, expected {expected}; correct it or name another key"
             )
-        return value * factor
+        return np.asarray(value * factor)
 
     def _numeric(self, key: str) -> np.ndarray:
         """The value under `key` in float64; a truth value, which extended XYZ gives a bare key, is no number."""

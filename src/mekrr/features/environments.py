@@ -28,7 +28,7 @@ class Environments:
         return len(self.n_atoms)
 
     @property
-    def offsets(self) -> Int[Tensor, "structures+1"]:
+    def offsets(self) -> Int[Tensor, "offsets"]:
         """Structure t owns rows offsets[t] to offsets[t + 1]."""
         return torch.cat([self.n_atoms.new_zeros(1), self.n_atoms.cumsum(0)])
 

@@ -120,7 +120,7 @@ class Expansion:
         a, b = self._coefficient_all, self.coefficients[self.group] * same
         found.atomic_energies[rows] = values @ a + factor * (values @ b)
         if found.slopes is not None:
-            weights = a + b if self.embedding == "sum" else a + factor[:, None] * b
+            weights = (a + b)[None, :] if self.embedding == "sum" else a + factor[:, None] * b
             found.slopes[rows] = self.kernel.gradient(h, self.centres, values, weights)
         if found.cross is not None:
             pool = self.pool_all * (1 - self.species_weight)

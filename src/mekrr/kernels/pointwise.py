@@ -40,7 +40,7 @@ class PointwiseKernel(ABC):
         features: Float[Tensor, "rows features"],
         centres: Float[Tensor, "columns features"],
         values: Float[Tensor, "rows columns"],
-        weights: Float[Tensor, "rows columns"],
+        weights: Float[Tensor, "#rows columns"],
     ) -> Float[Tensor, "rows features"]:
         """Sum over columns m of weights_im * dk(h_i, u_m)/dh_i.
 
@@ -92,7 +92,7 @@ class GaussianKernel(PointwiseKernel):
         features: Float[Tensor, "rows features"],
         centres: Float[Tensor, "columns features"],
         values: Float[Tensor, "rows columns"],
-        weights: Float[Tensor, "rows columns"],
+        weights: Float[Tensor, "#rows columns"],
     ) -> Float[Tensor, "rows features"]:
         """dk/dh = k (u - h) / length_scale^2."""
         W = values * weights
@@ -139,7 +139,7 @@ class PolynomialKernel(PointwiseKernel):
         features: Float[Tensor, "rows features"],
         centres: Float[Tensor, "columns features"],
         values: Float[Tensor, "rows columns"],
-        weights: Float[Tensor, "rows columns"],
+        weights: Float[Tensor, "#rows columns"],
     ) -> Float[Tensor, "rows features"]:
         """dk/dh = degree (h . u / (D l^2) + offset)^(degree - 1) u / (D l^2)."""
         scale = self.length_scale**2 * features.shape[1]

@@ -2,14 +2,13 @@
 
 from mekrr.potential.advice import MekrrWarning
 from mekrr.potential.fitted import Fitted
-from mekrr.potential.options import AUTO, CRITERION_NAMES, FitOptions
+from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.potential import KernelPotential
 from mekrr.potential.prediction import Prediction
 from mekrr.potential.training import StageProgress
 
 __all__ = [
     "AUTO",
-    "CRITERION_NAMES",
     "FitOptions",
     "Fitted",
     "KernelPotential",

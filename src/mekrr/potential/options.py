@@ -5,10 +5,9 @@ from typing import Any
 
 from mekrr.kernels import KERNELS
 from mekrr.prior import PRIORS
-from mekrr.tune import CRITERIA
+from mekrr.tune import BALANCED, CRITERION_NAMES
 
 AUTO = "auto"
-CRITERION_NAMES = (*CRITERIA, "evidence")
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class FitOptions:
         species_weight: "auto", or w between 0 and 1.
         length_scale: "auto", "median" (the median heuristic) or a number in units of the standardised features.
         ridge: "auto", or a number; it is multiplied by n_t / weight_t (sum) or 1 / weight_t (mean).
-        criterion: "loo" (robust density of leave-one-out residuals), its variants, or "evidence".
+        criterion: "loo+evidence", "loo" (robust density of leave-one-out residuals), its variants, or "evidence".
         isolated_atoms: take energies of isolated atoms in the data as fixed references of the composition prior.
         seed: of subsets in the search.
         batch_atoms: atoms in one batch of the backbone; None for the default.
@@ -38,7 +37,7 @@ class FitOptions:
     species_weight: str | float = AUTO
     length_scale: str | float = AUTO
     ridge: str | float = AUTO
-    criterion: str = "loo"
+    criterion: str = BALANCED
     isolated_atoms: bool = False
     seed: int = 0
     batch_atoms: int | None = None

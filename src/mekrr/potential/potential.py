@@ -39,6 +39,7 @@ from mekrr.potential.training import (
 )
 from mekrr.tune import Choice
 
+FEWEST = 3  # structures in a fit
 COVERAGE = 0.6827  # of one standard deviation of a normal distribution
 
 
@@ -104,15 +105,20 @@ class KernelPotential:
         watch = Stopwatch()
         with watch.stage("backbone"):
             backbone = self.backbone
-        training = _usable(as_structures(structures), backbone)
+        labelled = as_structures(structures)
+        issues = validate(labelled, known_species=backbone.known_species)
+        raise_on_errors(issues)
+        remarks = [issue.message for issue in issues]
+        training = _without_duplicates(labelled)
         with watch.stage("features"):
             data = self._training_data(training, backbone, progress)
         with watch.stage("kernel"):
             choice = choose(data, self.options, backbone, progress)
         with watch.stage("solve"):
             solution = solve_at(data, choice.best, self.options, progress)
-        self.fitted_ = self._collect(training, data, choice, solution, watch)
-        for message in self.fitted_.facts["warnings"]:
+        remarks += choice.warnings
+        self.fitted_ = self._collect(training, data, choice, solution, watch, remarks)
+        for message in remarks:
             warnings.warn(message, MekrrWarning, stacklevel=2)
         return self
 
@@ -211,6 +217,7 @@ class KernelPotential:
         choice: Choice,
         solution: Solution,
         watch: Stopwatch,
+        remarks: Sequence[str],
     ) -> Fitted:
         everything = torch.arange(len(training))
         best = choice.best
@@ -228,7 +235,7 @@ class KernelPotential:
             "search": choice_record(choice),
             "seconds": watch.seconds,
             "versions": versions(),
-            "warnings": list(choice.warnings),
+            "warnings": list(remarks),
         }
         return Fitted(
             training=data.extraction.select(best.layers).environments,
@@ -251,20 +258,18 @@ class KernelPotential:
         )
 
 
-def _usable(structures: Sequence[Structure], backbone: Backbone) -> list[Structure]:
-    """Validated structures without exact duplicates, which would make leave-one-out lie."""
-    issues = validate(structures, known_species=backbone.known_species)
-    raise_on_errors(issues)
-    for issue in issues:
-        warnings.warn(issue.message, MekrrWarning, stacklevel=3)
-    unlabelled = [s.where for s in structures if s.energy is None]
-    if unlabelled:
-        raise DataError(f"{unlabelled[0]}: no energy; every training structure needs one ({len(unlabelled)} lack it)")
-    unique = {structure_hash(s.atoms): s for s in reversed(structures)}
-    kept = [s for s in structures if unique[structure_hash(s.atoms)] is s]
-    if len(kept) < 3:
-        raise DataError(f"{len(kept)} different structures were given; leave-one-out needs at least 3")
-    return kept
+def _without_duplicates(structures: Sequence[Structure]) -> list[Structure]:
+    """The first of equal structures: a copy in the training set would make leave-one-out lie.
+
+    Raises:
+        DataError: when too few are left.
+    """
+    first: dict[str, Structure] = {}
+    for structure in structures:
+        first.setdefault(structure_hash(structure.atoms), structure)
+    if len(first) < FEWEST:
+        raise DataError(f"{len(first)} different structures were given; leave-one-out needs at least {FEWEST}")
+    return list(first.values())
 
 
 def _check_identity(backbone: Backbone, fitted: Fitted) -> None:

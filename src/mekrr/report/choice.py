@@ -19,6 +19,8 @@ PRIOR_MEANINGS = {
     "fitted factor, plus one shift per element",
 }
 CRITERION_MEANINGS = {
+    "loo+evidence": "mean log density of the leave-one-out residuals under a Student t plus the log evidence per "
+    "structure: larger is better",
     "loo": "mean log density of the leave-one-out residuals under a Student t: larger is better, and a few violent "
     "structures cannot rule it",
     "loo-gaussian": "mean log density of the leave-one-out residuals under a Gaussian: larger is better",

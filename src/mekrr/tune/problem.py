@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mekrr.features import Environments
 from mekrr.solve import LinearPrior
+from mekrr.tune.criteria import BALANCED
 from mekrr.typing import Float, Tensor
 
 
@@ -51,7 +52,7 @@ class Grid:
         length_scales: in units of sqrt(features), longest first; a ladder with ratio sqrt(2) costs one pass.
         species_weights: ascending.
         ridges: relative to mean(diag K) / mean(noise), ascending.
-        criterion: a key of CRITERIA, or "evidence".
+        criterion: one of CRITERION_NAMES.
         length_scale_fixed: length_scales are absolute values by the user.
         ridge_fixed: ridges are absolute values by the user.
     """
@@ -61,7 +62,7 @@ class Grid:
     length_scales: tuple[float, ...] = tuple(8.0 / 2 ** (rung / 2) for rung in range(8))
     species_weights: tuple[float, ...] = tuple(w / 10 for w in range(11))
     ridges: tuple[float, ...] = tuple(10.0 ** (-12 + 0.5 * step) for step in range(25))
-    criterion: str = "loo"
+    criterion: str = BALANCED
     length_scale_fixed: bool = False
     ridge_fixed: bool = False
 

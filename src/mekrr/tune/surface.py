@@ -9,7 +9,7 @@ from mekrr.errors import MekrrError
 from mekrr.kernels import GramPair, gram, make_kernel
 from mekrr.kernels.tiles import Progress
 from mekrr.solve import LeaveOneOut, RidgeFactor, leave_one_out, log_evidence
-from mekrr.tune.criteria import CRITERIA
+from mekrr.tune.criteria import score
 from mekrr.tune.problem import FeatureCandidate, Grid, PriorCandidate, Trial, best_of
 from mekrr.typing import Float, Tensor
 
@@ -171,7 +171,7 @@ class Surface:
     ) -> Trial:
         loo = leave_one_out(factor, prior.target, prior.linear, ridges)
         evidence = log_evidence(factor, prior.residual, ridges)
-        scores = evidence if self.grid.criterion == "evidence" else CRITERIA[self.grid.criterion](loo, self.noise)
+        scores = score(self.grid.criterion, loo, evidence, self.noise)
         per_atom = self._mev_per_atom(loo)
         return Trial(
             self.features.layers,
