@@ -133,12 +133,13 @@ def check_data(folder: Path) -> None:
         distances = np.array([atoms.info["d_CH"] for atoms in structures])
         forces = [atoms.get_forces() for atoms in structures]
         energies = [atoms.get_potential_energy() for atoms in structures]
-        net = max(np.abs(force.sum(axis=0)).max() for force in forces)
+        net = np.abs([force.sum(axis=0) for force in forces])
         largest = max(np.linalg.norm(force, axis=1).max() for force in forces)
         counts = np.histogram(distances, bins=(0, 0.5, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2, 2.4, 2.6, 3.0, 9.0))[0]
         print(f"{path.name}: {len(structures)} structures, {path.stat().st_size / 1000:.1f} kB")
         print(f"  energies {min(energies):.3f} to {max(energies):.3f} eV, std {np.std(energies):.3f} eV")
-        print(f"  largest force {largest:.2f} eV/A, largest net force component {net:.3f} eV/A")
+        rms = np.sqrt((net**2).mean())
+        print(f"  largest force {largest:.2f} eV/A, net force component: largest {net.max():.2f}, rms {rms:.2f} eV/A")
         print(f"  d_CH histogram {json.dumps(counts.tolist())}")
 
 
