@@ -50,6 +50,7 @@ def warnings_on_stderr() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
+        warnings.simplefilter("ignore", DeprecationWarning)  # for developers of other packages
         warnings.simplefilter("always", MekrrWarning)
         warnings.showwarning = show
         yield

@@ -29,7 +29,7 @@ def quickstart(
     """Fit, evaluate and report on embedded DFT data: formate on Cu(111), intact and along its dehydrogenation."""
     require_folder(output)
     structures = load_dataset(DATASET)
-    parts = split(structures, train=0.8, seed=0)
+    parts = split(structures, train=0.8, method="group", group_key="trajectory", seed=0)
     train, test = [structures[i] for i in parts.train], [structures[i] for i in parts.test]
     potential = KernelPotential(backbone, cache=output / "cache", device=device)
     with Stages() as stages:
@@ -44,7 +44,7 @@ def quickstart(
     if json:
         print_json(metrics)
         return
-    out.print(f"{DATASET}: fitted to {len(train)} structures, tested on {len(test)} others")
+    out.print(f"{DATASET}: fitted to {len(train)} structures, tested on {len(test)} of other trajectories")
     out.print(choice_table(potential.fitted_.facts))
     out.print(error_table(found, f"{len(test)} held-out structures"))
     out.print(calibration_line(metrics), soft_wrap=True)

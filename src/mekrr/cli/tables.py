@@ -1,6 +1,6 @@
 """The tables that commands print."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.table import Table
@@ -47,34 +47,14 @@ def group_table(groups: Mapping[str, Mapping[str, Any]], by: str) -> Table:
 
 
 def choice_table(facts: Mapping[str, Any]) -> Table:
-    """What was chosen, and the best choice with another prior or other layers."""
-    search = facts["search"]
+    """What was chosen, beside the best choice with another prior or other layers."""
+    trials = [(name, facts["search"][name]) for name in ("best", "runner_up") if facts["search"][name] is not None]
     table = Table(title="chosen by " + facts["options"]["criterion"], title_justify="left")
-    heads = (
-        "",
-        "layers",
-        "prior",
-        "species\nweight",
-        "length\nscale",
-        "ridge",
-        "score",
-        "leave-one-out\nRMSE / MAE meV/atom",
-    )
-    for head in heads:
-        table.add_column(head)
-    for name in ("best", "runner_up"):
-        trial = search[name]
-        if trial is not None:
-            table.add_row(
-                name.replace("_", "-"),
-                " ".join(trial["layers"]),
-                trial["prior"],
-                f"{trial['species_weight']:.2f}",
-                number(trial["length_scale"]),
-                f"{trial['ridge']:.1e}",
-                f"{trial['score']:.3f}",
-                f"{number(trial['loo_rmse_mev_per_atom'])} / {number(trial['loo_mae_mev_per_atom'])}",
-            )
+    table.add_column("")
+    for name, _ in trials:
+        table.add_column(name.replace("_", "-"), overflow="fold")
+    for head, text in _TRIAL_ROWS.items():
+        table.add_row(head, *(text(trial) for _, trial in trials))
     return table
 
 
@@ -83,6 +63,18 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+_TRIAL_ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "layers": lambda trial: " ".join(trial["layers"]),
+    "prior": lambda trial: trial["prior"],
+    "species weight": lambda trial: f"{trial['species_weight']:.2f}",
+    "length scale": lambda trial: number(trial["length_scale"]),
+    "ridge": lambda trial: f"{trial['ridge']:.1e}",
+    "score": lambda trial: f"{trial['score']:.3f}",
+    "leave-one-out RMSE, meV/atom": lambda trial: number(trial["loo_rmse_mev_per_atom"]),
+    "leave-one-out MAE, meV/atom": lambda trial: number(trial["loo_mae_mev_per_atom"]),
+}
 
 
 def _row(m: Mapping[str, Any], energy: str, forces: str) -> list[str]:

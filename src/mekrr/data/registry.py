@@ -78,11 +78,11 @@ _ENTRIES = (
     DatasetEntry(
         name="cu-formate-mini",
         description="formate and its dehydrogenation on Cu(111) slabs of two sizes, made for mekrr (GPAW, RPBE)",
-        licence="MIT",
+        licence="CC0-1.0",
         citation="part of mekrr; see the card cu-formate-mini.md",
         n_structures=None,
         n_atoms="slabs of two sizes",
-        size_mb=1.0,
+        size_mb=0.15,
     ),
     DatasetEntry(
         name="cu-formate",

@@ -7,6 +7,25 @@ import torch
 
 from mekrr.typing import Float, Int, Tensor
 
+SPECIES_BITS = 8  # an atomic number fits
+
+
+@dataclass(frozen=True, eq=False)
+class SpeciesGroups:
+    """Atoms of one species in one structure, grouped.
+
+    Attributes:
+        of_atom: the group of each atom.
+        structure: of each group.
+        species: of each group.
+        counts: atoms in each group.
+    """
+
+    of_atom: Int[Tensor, "atoms"]
+    structure: Int[Tensor, "groups"]
+    species: Int[Tensor, "groups"]
+    counts: Int[Tensor, "groups"]
+
 
 @dataclass(frozen=True, eq=False)
 class Environments:
@@ -36,6 +55,12 @@ class Environments:
     def structure(self) -> Int[Tensor, "atoms"]:
         """For each atom, the index of its structure."""
         return torch.repeat_interleave(torch.arange(self.n_structures), self.n_atoms)
+
+    def species_groups(self) -> SpeciesGroups:
+        """The atoms of each species in each structure, in order of structure, then species."""
+        key = (self.structure << SPECIES_BITS) + self.species
+        keys, of_atom, counts = torch.unique(key, return_inverse=True, return_counts=True)
+        return SpeciesGroups(of_atom, keys >> SPECIES_BITS, keys & (2**SPECIES_BITS - 1), counts)
 
     def __getitem__(self, indices: Int[Tensor, "chosen"]) -> "Environments":
         """The environments of the chosen structures, in the order given."""

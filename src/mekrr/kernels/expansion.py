@@ -143,6 +143,5 @@ class Expansion:
 
 def same_species_count(x: Environments) -> Float[Tensor, "atoms"]:
     """For each atom, how many atoms of its species its structure has."""
-    pair = torch.stack([x.structure, x.species], dim=1)
-    _, group, counts = torch.unique(pair, dim=0, return_inverse=True, return_counts=True)
-    return counts[group].double()
+    groups = x.species_groups()
+    return groups.counts[groups.of_atom].double()

@@ -93,8 +93,9 @@ def gram(
     symmetric = y is None
     y = x if y is None else y
     dtype = dtype or tile_dtype(x, None if symmetric else y)
-    rows, columns = _blocks(x, embedding), _blocks(y, embedding)
-    left, right = kernel.left(x.features, dtype), kernel.right(y.features, dtype).T
+    rows = _blocks(x, embedding)
+    columns = rows if symmetric else _blocks(y, embedding)
+    left, right = kernel.left(x.features, dtype), kernel.right(y.features, dtype)
     A = torch.zeros(rungs, x.n_structures, y.n_structures, dtype=torch.float64)
     B = torch.zeros_like(A)
     pairs = [(i, j) for i in range(len(rows)) for j in range(i if symmetric else 0, len(columns))]
@@ -103,7 +104,7 @@ def gram(
         r, c = rows[i], columns[j]
         shape = (len(r.group), len(c.group))
         tile = buffer[: shape[0] * shape[1]].view(shape)
-        kernel.transform_(torch.mm(left[r.atoms], right[:, c.atoms], out=tile))
+        kernel.transform_(torch.mm(left[r.atoms], right[c.atoms].T, out=tile))
         for rung, (a, b) in enumerate(_pooled_rungs(tile, r, c, rungs)):
             A[rung, r.structures, c.structures] += a
             B[rung, r.structures, c.structures] += b
@@ -201,9 +202,9 @@ def _pooling(x: Environments, embedding: str) -> _Pooling:
     """Groups in order of structure, then species."""
     if embedding not in ("sum", "mean"):
         raise ValueError(f"unknown embedding {embedding!r}; choose sum or mean")
-    pair = torch.stack([x.structure, x.species], dim=1)
-    unique, group, counts = torch.unique(pair, dim=0, return_inverse=True, return_counts=True)
-    ones = torch.ones(len(unique), dtype=torch.float64)
+    groups = x.species_groups()
+    ones = torch.ones(len(groups.counts), dtype=torch.float64)
     if embedding == "sum":
-        return _Pooling(group, unique[:, 0], unique[:, 1], ones, ones)
-    return _Pooling(group, unique[:, 0], unique[:, 1], ones / x.n_atoms[unique[:, 0]], ones / counts)
+        return _Pooling(groups.of_atom, groups.structure, groups.species, ones, ones)
+    per_structure, per_group = ones / x.n_atoms[groups.structure], ones / groups.counts
+    return _Pooling(groups.of_atom, groups.structure, groups.species, per_structure, per_group)
