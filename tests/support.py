@@ -6,7 +6,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from mekrr.features import Environments
+from mekrr.features import Environments, FeatureCache
 
 
 def random_environments(sizes: list[int], n_features: int, species: tuple[int, ...] = (1, 6, 29), seed: int = 0):
@@ -35,3 +35,10 @@ def alloy(seed: int):
     atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(0, 0.02, (3, 3))), scale_atoms=True)
     atoms.positions += rng.normal(0, 0.08, atoms.positions.shape)
     return labelled(atoms)
+
+
+def write_often(folder, key, value):
+    """Write one cache entry again and again; here, because a spawned process must be able to import it."""
+    cache = FeatureCache(folder)
+    for _ in range(40):
+        cache.write(key, {"features": torch.full((400, 30), float(value))})

@@ -1,7 +1,9 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import ase.io
 import numpy as np
@@ -179,14 +181,19 @@ def test_inspect_is_json_and_fails_on_errors(capsys, files, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_fit_leaves_no_file(files, tmp_path):
-    """A real process, interrupted and killed while it computes."""
-    for signal in ("SIGINT", "SIGKILL"):
-        command = [sys.executable, "-c", "from mekrr.cli import main; main()", "fit", str(files / "train.extxyz")]
-        process = subprocess.Popen([*command, "-o", str(tmp_path / "m.st"), "--no-cache"], stderr=subprocess.PIPE)
-        try:
-            process.wait(6)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, getattr(__import__("signal"), signal))
-        assert process.wait(60) != 0
-        assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_fit_leaves_no_broken_file_and_can_go_on(capsys, files, tmp_path, how):
+    """A real process, stopped as soon as its first features are in the cache; the next fit uses what it left."""
+    cache, model = tmp_path / "cache", tmp_path / "m.st"
+    program = "from mekrr.cli import main; main()"
+    arguments = ["fit", files / "train.extxyz", "-o", model, "--cache", cache, "--batch-atoms", "1"]
+    process = subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stderr=subprocess.DEVNULL)
+    while not list(cache.glob("*/*.safetensors")):
+        assert process.poll() is None, "the fit ended before it wrote any feature"
+        time.sleep(0.005)
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    assert not model.exists()
+    assert not list(tmp_path.glob("*.tmp"))
+    assert call(capsys, *arguments)[0] == 0
+    assert model.is_file()

@@ -6,6 +6,7 @@ import torch
 from ase.build import bulk
 
 from mekrr.features import FeatureCache, structure_hash
+from support import write_often
 
 KEY = FeatureCache.key(bulk("Cu"), "net:abc", ("a", "b"), torch.float32, "features")
 
@@ -51,15 +52,9 @@ def test_everything_that_matters_is_in_the_key():
     assert len(keys) == 24
 
 
-def _write_often(folder, value):
-    cache = FeatureCache(folder)
-    for _ in range(40):
-        cache.write(KEY, {"features": torch.full((400, 30), float(value))})
-
-
 def test_two_processes_writing_one_entry_leave_it_whole(tmp_path):
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_often, args=(tmp_path, value)) for value in (1, 2)]
+    writers = [context.Process(target=write_often, args=(tmp_path, KEY, value)) for value in (1, 2)]
     for writer in writers:
         writer.start()
     cache, seen = FeatureCache(tmp_path), 0
