@@ -15,7 +15,7 @@ from mekrr.evaluation import Evaluation
 
 DATASET = "cu-formate-mini"
 PRIORS = ("auto", "backbone", "composition")
-ROW = "{:<25} {:<16} {:<26} {:>4} {:>8} {:>8} {:>7}"
+ROW = "{:<26} {:<15} {:<30} {:>3} {:>8} {:>8} {:>7}"
 
 
 def main() -> None:
