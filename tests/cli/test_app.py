@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import signal
@@ -167,6 +168,8 @@ def test_an_extra_that_is_not_installed_names_the_pip_line(capsys, files, tmp_pa
 
 def test_listings(capsys):
     assert "sevennet-0" in call(capsys, "backbones")[1]
+    if importlib.util.find_spec("mace") is None:
+        assert "mekrr[mac" in call(capsys, "backbones")[1]  # folded in a narrow terminal
     listed = json.loads(call(capsys, "backbones", "--json")[1])
     assert listed["sevennet-0"]["layers"][0] == "interaction_0"
     assert "cu-formate-mini" in json.loads(call(capsys, "data", "list", "--json")[1])

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from mekrr.backbones import available_backbones
@@ -37,7 +38,7 @@ def list_backbones(context: typer.Context, json: JsonOption = False) -> None:
     for head in ("name", "installed", "weights", "layers", "licence", "trained on"):
         table.add_column(head, overflow="fold")
     for b in listing:
-        there = "yes" if b.installed else b.install
+        there = "yes" if b.installed else escape(b.install)
         table.add_row(b.name, there, b.weights, " ".join(b.layers), b.card.licence, b.card.trained_on)
     out.print(table)
 
