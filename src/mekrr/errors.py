@@ -13,9 +13,5 @@ class BackboneUnavailableError(MekrrError):
     """A backbone is unknown, its package is not installed or its weights are not there."""
 
 
-class NotPositiveDefiniteError(MekrrError):
-    """A matrix that must be positive definite is not, to working precision."""
-
-
 class ModelFileError(MekrrError):
     """A model file is truncated, of a newer format, or belongs to another backbone."""

@@ -2,7 +2,6 @@
 
 import torch
 
-from mekrr.errors import NotPositiveDefiniteError
 from mekrr.typing import Float, Tensor
 
 
@@ -18,25 +17,6 @@ def symmetric_eigh(K: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n"], Float[T
             "length scale that is too small"
         )
     return torch.linalg.eigh(K)
-
-
-def cholesky(G: Float[Tensor, "n n"], what: str) -> Float[Tensor, "n n"]:
-    """Lower Cholesky factor of G.
-
-    Args:
-        G: symmetric positive definite, float64.
-        what: how an error names the matrix.
-
-    Raises:
-        NotPositiveDefiniteError: with the remedy, when a pivot is not positive.
-    """
-    L, info = torch.linalg.cholesky_ex(G)
-    if int(info) != 0:
-        raise NotPositiveDefiniteError(
-            f"{what} is not positive definite to working precision: pivot {int(info)} of {len(G)} failed. "
-            "Raise the ridge, or remove duplicate structures."
-        )
-    return L
 
 
 def least_squares(H: Float[Tensor, "n p"], y: Float[Tensor, "n"]) -> tuple[Float[Tensor, "p"], Float[Tensor, "p p"]]:

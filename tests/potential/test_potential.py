@@ -55,7 +55,7 @@ def test_sum_is_size_extensive_and_splits_into_atoms(potential, alloys):
     np.testing.assert_allclose(large.forces[: len(atoms)], small.forces, atol=1e-4)
 
 
-def test_mean_has_no_atomic_energies_but_sums_of_them_anyway(alloys):
+def test_mean_embedding_has_no_atomic_energies(alloys):
     found = fit(alloys[:20], embedding="mean")
     (prediction,) = found.predict([alloys[22]])
     assert prediction.atomic_energies is None

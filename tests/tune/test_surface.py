@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from mekrr.kernels import GaussianKernel, gram
 from mekrr.solve import LinearPrior, RidgeFactor, leave_one_out
-from mekrr.tune import FeatureCandidate, Grid, PriorCandidate, SearchProblem, Surface, best_of, ridge_floor, search
+from mekrr.tune import MEDIAN, FeatureCandidate, Grid, PriorCandidate, SearchProblem, Surface, best_of, search
 from mekrr.tune.criteria import CRITERIA
 from support import random_environments
 
@@ -51,9 +53,8 @@ def test_an_optimum_on_the_edge_extends_the_ladder(problem):
     surface = surface_of(problem, grid)
     best = surface.explore()
     assert best.length_scale > 0.4 * 6**0.5
-    assert best.length_scale / 6**0.5 == pytest.approx(
-        0.4 * 2 ** (round(4 * (best.length_scale / 6**0.5 / 0.4)) / 8), rel=0.2
-    )
+    steps = 2 * math.log2(best.length_scale / 6**0.5 / 0.4)
+    assert steps == pytest.approx(round(steps), abs=1e-9)
 
 
 def test_an_optimum_that_stays_on_the_edge_warns(problem):
@@ -79,32 +80,43 @@ def test_a_fixed_ridge_below_rounding_warns(problem):
     assert any("below the rounding" in message for message in surface.warnings)
 
 
-def test_trap_of_rounding_no_ridge_below_the_noise_of_the_kernel():
-    """Uncentred features and float32 tiles: the noise is measured, and ridges below it are not offered.
+def test_trap_of_rounding_leave_one_out_lies_below_the_noise_of_the_kernel():
+    """Uncentred features and float32 tiles: training and test matrix do not share their rounding.
 
-    With the whole grid allowed, leave-one-out prefers a ridge under the rounding of K, and the test error is far
-    worse than leave-one-out promises; above the floor the two agree.
+    Over all ridges, leave-one-out chooses one below the rounding of K and promises a fraction of the test error. The
+    rounding is measured, the ridges that the surface offers stand above it, and there the promise is kept.
     """
     torch.manual_seed(0)
-    x = random_environments([20] * 60, 16, species=(29,))
+    x = random_environments([20] * 160, 16, species=(29,))
     x = x.with_features(0.05 * x.features + 20.0)
     n = x.n_atoms.double()
-    kernel = GaussianKernel(4.0)
-    exact = gram(x, None, kernel, "sum", dtype=torch.float64).mix(0, 0.0)
-    pair = gram(x, None, kernel, "sum", dtype=torch.float32)
-    floor = ridge_floor(60, pair.noise[0])
-    rounding = (pair.mix(0, 0.0) - exact).abs().max() / exact.diagonal().mean()
-    assert floor > rounding
+    kernel = GaussianKernel(16.0)
+    values, vectors = torch.linalg.eigh(gram(x, None, kernel, "sum", dtype=torch.float64).mix(0, 0.0))
+    draw = torch.randn(160, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = vectors @ (values.clamp_min(0).sqrt() * draw)
+    y = (y - y.mean()) / y.std()
+    train, test = torch.arange(80), torch.arange(80, 160)
+    pair = gram(x[train], None, kernel, "sum", dtype=torch.float32)
+    K, K_test = pair.mix(0, 0.0), gram(x[test], x[train], kernel, "sum", dtype=torch.float32).mix(0, 0.0)
+    linear = LinearPrior.fit(n[train, None], y[train], 1 / n[train])
     surface = Surface(
-        FeatureCandidate(("layer",), x),
-        [PriorCandidate("none", n, LinearPrior.fit(n[:, None], n, 1 / n))],
-        n,
-        n,
-        Grid(),
+        FeatureCandidate(("layer",), x[train]), [PriorCandidate("none", y[train], linear)], n[train], n[train], Grid()
     )
-    kept = surface._ridges(pair.mix(0, 0.0), pair.noise[0])
-    assert float(kept.min()) >= floor * float(exact.diagonal().mean() / n.mean()) * (1 - 1e-12)
-    assert len(kept) < len(Grid().ridges)
+
+    def promised_and_true(ridges):
+        factor = RidgeFactor.of(K, n[train])
+        loo = leave_one_out(factor, y[train], linear, ridges)
+        best = int(CRITERIA["loo"](loo, n[train]).argmax())
+        coefficients = factor.solve((y[train] - n[train] * linear.beta)[:, None], ridges)[best, :, 0]
+        error = K_test @ coefficients + n[test] * linear.beta - y[test]
+        return float(loo.residuals[best].square().mean().sqrt()), float(error.square().mean().sqrt())
+
+    unit = float(K.diagonal().mean() / n[train].mean())
+    promised, true = promised_and_true(unit * torch.tensor(Grid().ridges, dtype=torch.float64))
+    assert true > 2 * promised
+    kept_promise, kept_true = promised_and_true(surface._ridges(K, pair.noise[0]))
+    assert kept_true < 1.2 * kept_promise
+    assert kept_true < 0.7 * true
 
 
 def test_trap_of_violent_structures_they_do_not_rule_the_choice():
@@ -156,3 +168,15 @@ def test_search_screens_layers_and_names_a_runner_up(problem):
     assert choice.runner_up.layers != ("good",)
     assert choice.screening[0].layers == ("good",)
     assert choice.best == best_of(choice.trials)
+
+
+def test_the_median_heuristic_measures_the_features_of_each_layer_set(problem):
+    """Features ten times as wide have a median distance ten times as long."""
+    x, _, n, prior = problem
+    wide = x.with_features(10 * x.features)
+    grid = Grid(length_scales=MEDIAN, length_scale_fixed=True)
+    narrow, broad = (
+        Surface(FeatureCandidate(("layer",), e), [prior], n, n, grid).explore().length_scale for e in (x, wide)
+    )
+    assert narrow == pytest.approx(float(torch.pdist(x.features).median()))
+    assert broad == pytest.approx(10 * narrow)

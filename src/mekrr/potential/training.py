@@ -1,7 +1,7 @@
 """From an extraction of training structures to a chosen and solved regression."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +13,7 @@ from mekrr.kernels import gram, make_kernel
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.prior import NEEDS_BACKBONE, PRIORS, Compositions, fit_prior
 from mekrr.solve import LeaveOneOut, RidgeFactor, leave_one_out
-from mekrr.tune import Choice, Grid, PriorCandidate, SearchProblem, Trial, ridge_floor, search
+from mekrr.tune import MEDIAN, Choice, Grid, PriorCandidate, SearchProblem, Trial, ridge_floor, search
 from mekrr.typing import Float, Int, Tensor
 
 StageProgress = Callable[[str, int, int], None]
@@ -117,7 +117,7 @@ def search_problem(
     def priors(chosen: Int[Tensor, "chosen"]) -> list[PriorCandidate]:
         return [_prior_candidate(name, data, chosen, options) for name in names]
 
-    grid = _grid(options, data, layer_sets[0])
+    grid = _grid(options)
     report = None if progress is None else lambda done, total: progress("kernel", done, total)
     return SearchProblem(layer_sets, features, priors, data.noise(options.embedding), data.n_atoms, grid, report)
 
@@ -132,7 +132,7 @@ def choose(
 def solve_at(data: TrainingData, best: Trial, options: FitOptions, progress: StageProgress | None = None) -> Solution:
     """Solve on all training structures at the chosen hyperparameters.
 
-    Where the search saw a subset only, the ridge is chosen again along its path on all structures.
+    Where the search saw a subset only, its ridge is kept, raised if the larger matrix has rounding above it.
     """
     part = data.extraction.select(best.layers)
     scaler = Scaler.fit(part.environments.features, part.widths)
@@ -177,14 +177,14 @@ def _prior_candidate(
     return PriorCandidate(name, target, linear)
 
 
-def _grid(options: FitOptions, data: TrainingData, layers: tuple[str, ...]) -> Grid:
+def _grid(options: FitOptions) -> Grid:
     grid = Grid(kernel=options.kernel, embedding=options.embedding, criterion=options.criterion)
     if options.kernel == "linear":
         grid = replace(grid, length_scales=(1.0,), length_scale_fixed=True)
     if options.kernel == "polynomial":
         grid = replace(grid, length_scales=(4.0, 2.0, 1.0, 0.5), length_scale_fixed=True)
     if options.length_scale == "median":
-        grid = replace(grid, length_scales=(median_distance(data, layers, options.seed),), length_scale_fixed=True)
+        grid = replace(grid, length_scales=MEDIAN, length_scale_fixed=True)
     elif options.length_scale != AUTO:
         grid = replace(grid, length_scales=(float(options.length_scale),), length_scale_fixed=True)
     if options.species_weight != AUTO:
@@ -192,19 +192,3 @@ def _grid(options: FitOptions, data: TrainingData, layers: tuple[str, ...]) -> G
     if options.ridge != AUTO:
         grid = replace(grid, ridges=(float(options.ridge),), ridge_fixed=True)
     return grid
-
-
-def median_distance(data: TrainingData, layers: Sequence[str], seed: int, sample: int = 2000) -> float:
-    """The median distance between standardised environments: the median heuristic.
-
-    Args:
-        data: training data.
-        layers: of the features.
-        seed: of the sample of atoms.
-        sample: atoms looked at.
-    """
-    part = data.extraction.select(layers)
-    h = Scaler.fit(part.environments.features, part.widths)(part.environments).features
-    chosen = torch.randperm(len(h), generator=torch.Generator().manual_seed(seed))[:sample]
-    distances = torch.pdist(h[chosen])
-    return float(distances[distances > 0].median()) if bool((distances > 0).any()) else 1.0

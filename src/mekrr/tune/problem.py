@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from mekrr.features import Environments
 from mekrr.solve import LinearPrior
 from mekrr.tune.criteria import BALANCED
@@ -42,6 +44,9 @@ class FeatureCandidate:
     environments: Environments
 
 
+MEDIAN: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)
 class Grid:
     """Values to choose from; a single value is a fixed one.
@@ -49,7 +54,8 @@ class Grid:
     Attributes:
         kernel: name of the pointwise kernel.
         embedding: "sum" or "mean".
-        length_scales: in units of sqrt(features), longest first; a ladder with ratio sqrt(2) costs one pass.
+        length_scales: in units of sqrt(features), longest first; a ladder with ratio sqrt(2) costs one pass. MEDIAN
+            stands for the median distance between the environments of each choice of layers.
         species_weights: ascending.
         ridges: relative to mean(diag K) / mean(noise), ascending.
         criterion: one of CRITERION_NAMES.
@@ -107,6 +113,18 @@ class Trial:
     def ridge(self) -> float:
         """The best ridge."""
         return self.ridges[self.best]
+
+
+def median_distance(h: Float[Tensor, "atoms features"], sample: int = 2000) -> float:
+    """The median distance between a sample of environments that differ: the median heuristic for the length scale.
+
+    Args:
+        h: standardised features.
+        sample: atoms looked at, drawn with a fixed seed.
+    """
+    chosen = torch.randperm(len(h), generator=torch.Generator().manual_seed(0))[:sample]
+    distances = torch.pdist(h[chosen])
+    return float(distances[distances > 0].median()) if bool((distances > 0).any()) else 1.0
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:

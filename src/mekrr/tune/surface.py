@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -10,7 +11,7 @@ from mekrr.kernels import GramPair, gram, make_kernel
 from mekrr.kernels.tiles import Progress
 from mekrr.solve import LeaveOneOut, RidgeFactor, leave_one_out, log_evidence
 from mekrr.tune.criteria import score
-from mekrr.tune.problem import FeatureCandidate, Grid, PriorCandidate, Trial, best_of
+from mekrr.tune.problem import MEDIAN, FeatureCandidate, Grid, PriorCandidate, Trial, best_of, median_distance
 from mekrr.typing import Float, Tensor
 
 MAX_EXTENSIONS = 3  # each adds a factor of 2 to the range of length scales
@@ -42,6 +43,8 @@ class Surface:
         self.noise = noise
         self.n_atoms = n_atoms
         self.grid = grid
+        if grid.length_scales == MEDIAN:
+            self.grid = replace(grid, length_scales=(median_distance(features.environments.features),))
         self.progress = progress
         self.trials: list[Trial] = []
         self.warnings: list[str] = []
@@ -50,7 +53,7 @@ class Surface:
         self._grams: dict[int, tuple[GramPair, int]] = {}
 
     def explore(self, exhaustive: bool = False) -> Trial:
-        """The best trial: coarse grid, then downhill among neighbours from the best of each prior.
+        """The best trial: coarse grid, then uphill among neighbours from the best of each prior.
 
         Args:
             exhaustive: evaluate the whole grid instead.
