@@ -152,8 +152,9 @@ def franken_run(train, validation, grid="default"):
         "version": version_of("franken"),
         "grid": grid,
         "n_models": int(weights.shape[0]),
-        "settings": asdict_with_classvar(config) | {"dataset": None, "run_dir": None},
-        "best": best,
+        "settings": {part: asdict_with_classvar(getattr(config, part)) for part in ("solver", "rfs")}
+        | {name: value for name, value in vars(config).items() if isinstance(value, (bool, float, int))},
+        "chosen": best["hyperparameters"]["solver"],
         "seconds": watch.seconds,
         "total_seconds": total,
         **result,

@@ -1,0 +1,1 @@
+"""Today's alternatives, each with its authors' recommended settings, behind the one interface of `Method`."""

@@ -1,0 +1,76 @@
+"""Peers that are programs: find them, run them under a wall-clock cap, and say what they said when they fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_GRACE_SECONDS = 20
+_SHOWN_LINES = 12
+
+
+def find_program(name: str) -> str | None:
+    """Path of a program beside this Python or on the search path, None where there is none."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
+
+
+@contextmanager
+def working_folder(folder: Path | None) -> Iterator[Path]:
+    """`folder`, made if missing, or a temporary one that is removed afterwards."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="mekrr-peer-") as temporary:
+        yield Path(temporary)
+
+
+def run_program(command: Sequence[str], folder: Path, seconds: float | None = None) -> bool:
+    """Run to the end or to the cap; whether it ended by itself. Its output goes to `output.log` in `folder`.
+
+    Args:
+        command: program and arguments.
+        folder: where it runs.
+        seconds: wall-clock cap, None for none; then it is asked to stop, and ended if it does not.
+
+    Raises:
+        RuntimeError: when it cannot be started or ends with an error; the message holds its last lines.
+    """
+    log = folder / "output.log"
+    with log.open("wb") as output:
+        try:
+            child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        except OSError as error:
+            raise RuntimeError(f"{command[0]} cannot be started ({error}); install it again") from error
+        try:
+            code = child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            _end(child)
+    if code != 0:
+        raise RuntimeError(f"{Path(command[0]).name} ended with status {code}; it said last:\n{last_lines(log)}")
+    return True
+
+
+def last_lines(log: Path) -> str:
+    """The last lines of an output that are not empty."""
+    lines = [line.rstrip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return "\n".join(lines[-_SHOWN_LINES:]) or "(nothing)"
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Ask a child that still runs to stop, and end it if it does not."""
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
