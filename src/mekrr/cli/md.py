@@ -1,0 +1,301 @@
+"""mekrr md."""
+
+import time
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ase import Atoms
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mekrr.calculators import Calculator
+from mekrr.cli.console import err, out, print_json
+from mekrr.cli.options import DeviceOption, JsonOption, ModelArgument, TrustOption, number_or_word
+from mekrr.cli.outputs import require_writable
+from mekrr.cli.tables import number
+from mekrr.dynamics import (
+    Settings,
+    State,
+    Summary,
+    Trajectory,
+    continue_from,
+    default_threshold,
+    draw_velocities,
+    has_velocities,
+    read_start,
+    require_same_energy,
+    require_temperature,
+    run,
+    temperature,
+)
+from mekrr.dynamics.settings import FRICTION, TEMPERATURE, TIMESTEP
+from mekrr.potential import KernelPotential
+
+AUTO = "auto"
+STOPPED_CODE = 3
+"""Exit code of a run that --on-threshold stop ended."""
+
+REFRESH = 0.1  # seconds between two updates of the progress line
+
+
+class Ensemble(StrEnum):
+    """How to integrate."""
+
+    NVE = "nve"
+    LANGEVIN = "langevin"
+
+
+class OnThreshold(StrEnum):
+    """What to do past the threshold."""
+
+    WARN = "warn"
+    STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The atoms as a run takes them up.
+
+    Attributes:
+        atoms: with velocities.
+        step: 0, or that of the last frame of the run that is continued.
+        time_fs: at that step.
+        velocities: "kept", "drawn" or "continued".
+        energy: stored with the frame that is continued, eV.
+    """
+
+    atoms: Atoms
+    step: int
+    time_fs: float
+    velocities: str
+    energy: float | None = None
+
+
+def md(
+    model: ModelArgument,
+    start: Annotated[Path, typer.Argument(metavar="START", help="A file with the structure to start from.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The trajectory to write (.extxyz).")],
+    ensemble: Annotated[Ensemble, typer.Option(help="Constant energy, or a Langevin thermostat.")] = Ensemble.NVE,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help=f"K; of drawn velocities and of the thermostat; {TEMPERATURE:g} if not given."),
+    ] = None,
+    friction: Annotated[float | None, typer.Option(help=f"1/ps; of langevin; {FRICTION:g} if not given.")] = None,
+    timestep: Annotated[float, typer.Option(help="fs.")] = TIMESTEP,
+    steps: Annotated[int, typer.Option(help="Steps in all, those before a --resume included.")] = 1000,
+    every: Annotated[int, typer.Option(help="Write a frame each so many steps.")] = 10,
+    index: Annotated[int, typer.Option("--index", help="Which structure of START; negative from the end.")] = -1,
+    seed: Annotated[int, typer.Option(help="Of drawn velocities and of the thermostat's noise.")] = 0,
+    new_velocities: Annotated[
+        bool, typer.Option("--new-velocities", help="Draw velocities even if START has some.")
+    ] = False,
+    threshold: Annotated[
+        str, typer.Option(help="Deviation of the energy to watch for, meV/atom; auto: from the training errors.")
+    ] = AUTO,
+    on_threshold: Annotated[OnThreshold, typer.Option(help="What to do past it.")] = OnThreshold.WARN,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole frame of the output.")] = False,
+    device: DeviceOption = "auto",
+    trust_checkpoint: TrustOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Molecular dynamics from START with MODEL, its uncertainty watched."""
+    trajectory = _open(output, resume)
+    settings = Settings(
+        steps=steps,
+        timestep=timestep,
+        every=every,
+        thermostat=_thermostat(ensemble, temperature, friction),
+        friction=FRICTION if friction is None else friction,
+        seed=seed,
+        threshold=_number_or_none(threshold),
+        stop=on_threshold is OnThreshold.STOP,
+    )
+    potential = KernelPotential.load(model, device, trust_checkpoint)
+    if settings.threshold is None:
+        settings = replace(settings, threshold=default_threshold(potential.fitted_.facts))
+    beginning = _begin(start, index, trajectory if resume else None, settings, temperature, new_velocities)
+    beginning.atoms.calc = Calculator(potential, uncertainty=True)
+    if beginning.energy is not None:
+        require_same_energy(beginning.atoms, beginning.energy, output)
+    _announce(beginning, settings, output, threshold == AUTO)
+    try:
+        with _Line(steps) as line:
+            summary = run(beginning.atoms, settings, trajectory, beginning.step, beginning.time_fs, line)
+    except KeyboardInterrupt:
+        err.print(f"{output} holds whole frames only; go on with --resume", soft_wrap=True, highlight=False)
+        raise
+    if json:
+        print_json(_record(summary, beginning, settings, output, ensemble))
+    else:
+        _print(summary, settings, output)
+    if summary.stopped_at_threshold:
+        raise typer.Exit(STOPPED_CODE)
+
+
+def _open(output: Path, resume: bool) -> Trajectory:
+    """The trajectory to write.
+
+    Raises:
+        ValueError, OSError: when it may not or cannot be written.
+    """
+    require_writable(output)
+    if output.exists() and not resume:
+        raise FileExistsError(f"{output} exists: go on with it by --resume, or choose another output")
+    return Trajectory(output)
+
+
+def _thermostat(ensemble: Ensemble, temperature: float | None, friction: float | None) -> float | None:
+    """The temperature of the thermostat, if there is one.
+
+    Raises:
+        ValueError: for a temperature that is none, or a friction without a thermostat.
+    """
+    if temperature is not None:
+        require_temperature(temperature)
+    if ensemble is Ensemble.LANGEVIN:
+        return TEMPERATURE if temperature is None else temperature
+    if friction is not None:
+        raise ValueError("--friction belongs to a thermostat: add --ensemble langevin, or leave it out")
+    return None
+
+
+def _number_or_none(threshold: str) -> float | None:
+    """--threshold; None where it is to be derived from the training."""
+    value = number_or_word(threshold, "--threshold", (AUTO,))
+    return None if isinstance(value, str) else value
+
+
+def _begin(
+    start: Path,
+    index: int,
+    continued: Trajectory | None,
+    settings: Settings,
+    temperature: float | None,
+    new_velocities: bool,
+) -> Beginning:
+    """Where to begin: the last whole frame of `continued` if it has one, otherwise START with velocities."""
+    atoms, found = read_start(start, index)
+    err.print(f"START: {start}, index {found}: {_describe(atoms)}", soft_wrap=True, highlight=False, markup=False)
+    frame, cut = (None, 0) if continued is None else continued.recover()
+    if cut and continued is not None:
+        err.print(f"cut off half a frame ({cut} bytes) at the end of {continued.path}", soft_wrap=True, markup=False)
+    if frame is not None and continued is not None:
+        step = continue_from(atoms, frame, continued.path)
+        energy = frame.get_potential_energy() if frame.calc is not None else None
+        return Beginning(atoms, step, float(frame.info["time_fs"]), "continued", energy)
+    if has_velocities(atoms) and not new_velocities:
+        if temperature is not None and settings.thermostat is None:
+            err.print("[yellow]warning:[/yellow] --temperature is not used: START has velocities (--new-velocities)")
+        return Beginning(atoms, 0, 0.0, "kept")
+    draw_velocities(atoms, TEMPERATURE if temperature is None else temperature, settings.seed)
+    return Beginning(atoms, 0, 0.0, "drawn")
+
+
+def _describe(atoms: Atoms) -> str:
+    axes = " ".join(axis for axis, on in zip("abc", atoms.pbc, strict=True) if on)
+    fixed = f", {len(atoms.constraints)} constraints kept" if atoms.constraints else ""
+    return f"{atoms.get_chemical_formula()}, {'periodic along ' + axes if axes else 'not periodic'}{fixed}"
+
+
+def _announce(beginning: Beginning, settings: Settings, output: Path, automatic: bool) -> None:
+    """What will be done, on stderr."""
+    warm = temperature(beginning.atoms)
+    velocities = {
+        "kept": f"velocities of START kept ({warm:.0f} K)",
+        "drawn": f"velocities drawn, seed {settings.seed} ({warm:.0f} K in this draw)",
+        "continued": f"continued from step {beginning.step} of {output} ({warm:.0f} K)",
+    }[beginning.velocities]
+    how = "velocity Verlet at constant energy"
+    if settings.thermostat is not None:
+        how = f"Langevin at {settings.thermostat:g} K, friction {settings.friction:g}/ps"
+    source = "3 leave-one-out deviations of the training; " if automatic else ""
+    past = "the run stops" if settings.stop else "a warning"
+    err.print(
+        f"{velocities}\n{how}, {settings.timestep:g} fs, {settings.steps} steps, a frame every {settings.every}\n"
+        f"threshold: {settings.threshold:.3g} meV/atom ({source}past it: {past})",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+    if beginning.step >= settings.steps:
+        err.print(f"{output} holds {beginning.step} steps already: raise --steps to go on", soft_wrap=True)
+
+
+class _Line:
+    """The progress line; silent where stderr is no terminal."""
+
+    def __init__(self, steps: int) -> None:
+        self._progress = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(20),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=steps)
+        self._shown = 0.0
+
+    def __enter__(self) -> "_Line":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, state: State) -> None:
+        now = time.monotonic()
+        if self._progress.disable or now - self._shown < REFRESH:
+            return
+        self._shown = now
+        self._progress.update(
+            self._task,
+            completed=state.step,
+            description=escape(
+                f"{state.temperature:.0f} K  E {state.total_energy:.4f} eV  drift {number(state.drift)} meV/atom/ps  "
+                f"deviation {number(state.deviation)} meV/atom"
+            ),
+        )
+
+
+def _record(
+    summary: Summary, beginning: Beginning, settings: Settings, output: Path, ensemble: Ensemble
+) -> dict[str, Any]:
+    """The object of `mekrr md --json`."""
+    return {
+        "output": str(output),
+        "n_atoms": len(beginning.atoms),
+        "ensemble": ensemble.value,
+        "temperature_k": settings.thermostat,
+        "timestep_fs": settings.timestep,
+        "velocities": beginning.velocities,
+        **summary.as_dict(),
+    }
+
+
+def _print(summary: Summary, settings: Settings, output: Path) -> None:
+    table = Table(title=f"steps {summary.first_step} to {summary.last_step}", title_justify="left", show_header=False)
+    seconds = summary.seconds_per_step
+    table.add_row("seconds per step", "-" if seconds is None else f"{seconds:.4f}")
+    if settings.thermostat is None:
+        table.add_row("drift of the energy, meV/atom/ps", number(summary.drift_mev_per_atom_per_ps))
+    table.add_row("mean temperature, K", f"{summary.mean_temperature_k:.1f}")
+    table.add_row(
+        "largest deviation of the energy, meV/atom",
+        f"{number(summary.max_deviation_mev_per_atom)} (step {summary.max_deviation_step})",
+    )
+    table.add_row(f"steps past {summary.threshold_mev_per_atom:.3g} meV/atom", str(summary.steps_past_threshold))
+    out.print(table)
+    out.print(f"wrote {output}", soft_wrap=True, highlight=False)
+    if summary.stopped_at_threshold:
+        out.print(
+            f"stopped at step {summary.last_step}: the deviation passed the threshold; the last frame of {output} is "
+            "the one to label",
+            soft_wrap=True,
+            highlight=False,
+        )

@@ -1,0 +1,128 @@
+import warnings
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms, FixCom
+
+from mekrr.dynamics import Settings, Trajectory, UnstableError, continue_from, draw_velocities, run
+from mekrr.potential import MekrrWarning
+
+
+class Watched(EMT):
+    """Effective medium theory with a deviation that grows with the distance from the start."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, ["energy", "forces"], system_changes)
+        if not hasattr(self, "origin"):
+            self.origin = atoms.positions.copy()
+        self.results["energy_std"] = float(np.abs(atoms.positions - self.origin).max())
+
+
+def moving(temperature=300, fixed=(), repeat=2):
+    atoms = bulk("Cu", cubic=True).repeat(repeat)
+    atoms.set_constraint([FixAtoms(list(fixed))] if fixed else [])
+    draw_velocities(atoms, temperature, seed=1)
+    atoms.calc = Watched()
+    return atoms
+
+
+def test_constant_energy_is_conserved_and_frames_are_complete(tmp_path):
+    states = []
+    atoms = moving()
+    summary = run(
+        atoms, Settings(steps=205, timestep=1.0, every=50), Trajectory(tmp_path / "r.xyz"), on_state=states.append
+    )
+    assert abs(summary.drift_mev_per_atom_per_ps) < 0.5
+    assert np.ptp([s.total_energy for s in states]) < 0.02 * np.ptp([s.energy for s in states])
+    frames = ase.io.read(tmp_path / "r.xyz", ":")
+    assert [f.info["step"] for f in frames] == [0, 50, 100, 150, 200, 205]
+    last = frames[-1]
+    assert last.info["time_fs"] == 205
+    assert last.info["energy_std"] == pytest.approx(atoms.calc.results["energy_std"])
+    assert last.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    np.testing.assert_allclose(last.get_forces(), atoms.get_forces(), atol=1e-7)
+    np.testing.assert_allclose(last.get_momenta(), atoms.get_momenta(), atol=1e-7)
+    assert last.info["total_energy"] == pytest.approx(last.get_total_energy(), abs=1e-6)
+    assert summary.mean_temperature_k == pytest.approx(np.mean([s.temperature for s in states]))
+
+
+def test_fixed_atoms_do_not_move_and_stay_marked(tmp_path):
+    atoms = moving(fixed=range(8))
+    before = atoms.positions.copy()
+    run(atoms, Settings(steps=20, thermostat=300), Trajectory(tmp_path / "r.xyz"))
+    np.testing.assert_array_equal(atoms.positions[:8], before[:8])
+    assert (atoms.positions[8:] != before[8:]).all()
+    last = ase.io.read(tmp_path / "r.xyz")
+    np.testing.assert_array_equal(last.constraints[0].index, range(8))
+    assert np.abs(last.get_forces(apply_constraint=False)[:8]).max() > 1e-3
+
+
+def test_the_thermostat_reaches_its_temperature():
+    atoms = moving(temperature=10)
+    summary = run(atoms, Settings(steps=60, timestep=2.0, thermostat=500, friction=100))
+    assert summary.drift_mev_per_atom_per_ps is None
+    states = []
+    run(atoms, Settings(steps=200, timestep=2.0, thermostat=500, friction=100), on_state=states.append)
+    assert np.mean([s.temperature for s in states]) == pytest.approx(500, rel=0.13)
+    np.testing.assert_allclose(atoms.get_momenta().sum(0), 0, atol=1e-6)
+    assert isinstance(atoms.constraints[0], FixCom)
+
+
+@pytest.mark.parametrize("thermostat", [None, 300.0])
+@pytest.mark.parametrize("fixed", [(), (0, 1, 2)])
+def test_a_continued_run_equals_one_that_was_not_interrupted(tmp_path, thermostat, fixed):
+    settings = {"timestep": 1.0, "every": 7, "thermostat": thermostat, "friction": 50.0}
+    whole = moving(fixed=fixed)
+    run(whole, Settings(steps=40, **settings), Trajectory(tmp_path / "whole.xyz"))
+    broken = Trajectory(tmp_path / "broken.xyz")
+    run(moving(fixed=fixed), Settings(steps=21, **settings), broken)
+    broken.path.write_bytes(broken.path.read_bytes()[:-100])
+    frame, cut = broken.recover()
+    atoms = moving(fixed=fixed)
+    step = continue_from(atoms, frame, broken.path)
+    assert (step, cut > 0) == (14, True)
+    summary = run(atoms, Settings(steps=40, **settings), broken, step, frame.info["time_fs"])
+    assert (summary.first_step, summary.last_step) == (14, 40)
+    both = [ase.io.read(path, ":") for path in (tmp_path / "whole.xyz", broken.path)]
+    assert [f.info["step"] for f in both[1]] == [0, 7, 14, 21, 28, 35, 40]
+    for a, b in zip(*both, strict=True):
+        np.testing.assert_allclose(a.positions, b.positions, atol=1e-6)
+        np.testing.assert_allclose(a.get_momenta(), b.get_momenta(), atol=1e-5)
+        assert a.info["time_fs"] == b.info["time_fs"]
+
+
+def test_past_the_threshold_it_warns_once_and_counts():
+    states = []
+    threshold = 1000 * 0.05 / 32
+    with pytest.warns(MekrrWarning, match="past the threshold of 1.56") as caught:
+        summary = run(moving(), Settings(steps=60, timestep=2.0, threshold=threshold), on_state=states.append)
+    past = [s.step for s in states if s.deviation > threshold]
+    assert len([w for w in caught if "threshold" in str(w.message)]) == 1
+    assert f"step {past[0]} " in str(caught[0].message)
+    assert summary.steps_past_threshold == len(past) > 1
+    assert summary.last_step == 60
+    assert summary.max_deviation_mev_per_atom == max(s.deviation for s in states)
+
+
+def test_past_the_threshold_it_stops_and_writes_the_frame(tmp_path):
+    settings = Settings(steps=60, timestep=2.0, every=1000, threshold=1000 * 0.05 / 32, stop=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        summary = run(moving(), settings, Trajectory(tmp_path / "r.xyz"))
+    assert summary.stopped_at_threshold
+    assert 0 < summary.last_step < 60
+    frames = ase.io.read(tmp_path / "r.xyz", ":")
+    assert [f.info["step"] for f in frames] == [0, summary.last_step]
+    assert frames[-1].info["energy_std"] > 0.05
+
+
+def test_a_blow_up_stops_with_the_step_and_leaves_the_frames(tmp_path):
+    atoms = moving()
+    atoms.positions[0] = 0.8 * atoms.positions[1] + 0.2 * atoms.positions[0]
+    with pytest.raises(UnstableError, match=r"step \d+: atom \d+ \(Cu\) would move"):
+        run(atoms, Settings(steps=500, timestep=5.0, every=1), Trajectory(tmp_path / "r.xyz"))
+    frames = ase.io.read(tmp_path / "r.xyz", ":")
+    assert all(np.isfinite(f.positions).all() for f in frames)
