@@ -2,8 +2,9 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -82,7 +83,7 @@ class Franken(Method):
         """
         shift = fit_shift(training)
         fitted, held = fitted_and_held(training, validation, self.options.validation_share, self.setup.seed)
-        with working_folder(self.setup.folder) as folder, _quiet(), _torch_settings_kept():
+        with working_folder(self.setup.folder) as folder, _quiet(), _torch_settings_kept(), redirect_stdout(sys.stderr):
             train_path, validation_path = folder / "training.extxyz", folder / "validation.extxyz"
             _write(train_path, fitted, shift)
             _write(validation_path, held, shift)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _GRACE_SECONDS = 20
-_SHOWN_LINES = 12
+_SHOWN_LINES = 8
 
 
 def find_program(name: str) -> str | None:
@@ -31,7 +31,9 @@ def working_folder(folder: Path | None) -> Iterator[Path]:
 
 
 def run_program(command: Sequence[str], folder: Path, seconds: float | None = None) -> bool:
-    """Run to the end or to the cap; whether it ended by itself. Its output goes to `output.log` in `folder`.
+    """Run to the end or to the cap; whether it ended by itself.
+
+    Its output goes to `output.log` in `folder`, its complaints to `errors.log`.
 
     Args:
         command: program and arguments.
@@ -41,10 +43,10 @@ def run_program(command: Sequence[str], folder: Path, seconds: float | None = No
     Raises:
         RuntimeError: when it cannot be started or ends with an error; the message holds its last lines.
     """
-    log = folder / "output.log"
-    with log.open("wb") as output:
+    # Apart, because a program may hold its output back while its complaints come at once.
+    with (folder / "output.log").open("wb") as output, (folder / "errors.log").open("wb") as errors:
         try:
-            child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
         except OSError as error:
             raise RuntimeError(f"{command[0]} cannot be started ({error}); install it again") from error
         try:
@@ -54,14 +56,17 @@ def run_program(command: Sequence[str], folder: Path, seconds: float | None = No
         finally:
             _end(child)
     if code != 0:
-        raise RuntimeError(f"{Path(command[0]).name} ended with status {code}; it said last:\n{last_lines(log)}")
+        raise RuntimeError(f"{Path(command[0]).name} ended with status {code}; it said last:\n{last_lines(folder)}")
     return True
 
 
-def last_lines(log: Path) -> str:
-    """The last lines of an output that are not empty."""
-    lines = [line.rstrip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return "\n".join(lines[-_SHOWN_LINES:]) or "(nothing)"
+def last_lines(folder: Path) -> str:
+    """The last lines, not counting empty ones, that a program run in `folder` wrote."""
+    shown: list[str] = []
+    for name in ("output.log", "errors.log"):
+        lines = (folder / name).read_text(errors="replace").splitlines()
+        shown += [line.rstrip() for line in lines if line.strip()][-_SHOWN_LINES:]
+    return "\n".join(shown) or "(nothing)"
 
 
 def _end(child: subprocess.Popen) -> None:

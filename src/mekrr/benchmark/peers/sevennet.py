@@ -214,7 +214,7 @@ def _best_checkpoint(folder: Path) -> tuple[int, Path]:
     if not rows or not is_zipfile(best):
         raise RuntimeError(
             f"no epoch was done before the cap; allow more time or give fewer structures. It said last:\n"
-            f"{last_lines(folder / 'output.log')}"
+            f"{last_lines(folder)}"
         )
     column = next(name for name in rows[0] if name.startswith("validset_") and "TotalLoss" in name)
     return int(min(rows, key=lambda row: float(row[column]))["epoch"]), best
