@@ -64,6 +64,9 @@ class Method(ABC):
         name: as in tables.
         requirement: the pip line that brings it, None when mekrr alone is enough.
         settings_from: where the recommended settings come from, a citation.
+        needs_validation: whether it stops early or chooses by held-out structures. Otherwise the runner adds them to
+            the training structures, so that every method sees the same labels.
+        reads_features: whether a fit looks for features in the cache, so that its seconds may leave them out.
         capped: set by `fit` when the wall-clock cap ended it before its own end.
         seconds: filled by `fit` where it knows its stages, by name.
     """
@@ -71,6 +74,8 @@ class Method(ABC):
     name: ClassVar[str]
     requirement: ClassVar[str | None] = None
     settings_from: ClassVar[str]
+    needs_validation: ClassVar[bool] = True
+    reads_features: ClassVar[bool] = False
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

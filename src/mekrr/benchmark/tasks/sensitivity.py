@@ -1,0 +1,108 @@
+"""Error over length scale and ridge around the choice, and how far leave-one-out is from the test optimum."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from mekrr.benchmark.cell import Cell
+from mekrr.benchmark.figures import heat_map
+from mekrr.benchmark.runner import Result
+from mekrr.benchmark.sets import divide, union
+from mekrr.benchmark.tables import Table
+from mekrr.benchmark.tasks.base import Finding, Inputs, Task, main_table, notes_of
+from mekrr.report.figures import Panel
+from mekrr.report.words import number, power
+
+Point = tuple[int, int]
+
+
+class Sensitivity(Task):
+    """The paper's open question of bandwidth and ridge."""
+
+    name: ClassVar[str] = "sensitivity"
+    title: ClassVar[str] = "Sensitivity to length scale and ridge"
+    question: ClassVar[str] = (
+        "How flat is the error around the choice, and how much is lost by choosing without the test set?"
+    )
+    methods: ClassVar[tuple[str, ...]] = ("mekrr-exact",)
+    own_only: ClassVar[bool] = True
+
+    def plan(self, inputs: Inputs) -> tuple[list[Cell], list[str]]:
+        """One fit a split, with its surface."""
+        data = union(inputs.sets)
+        splits = [divide(data.structures, inputs.sizes, seed, inputs.group) for seed in inputs.seeds]
+        cells = [
+            inputs.cell(method, {"data": data.name}, parts, seed, extra="surface")
+            for method in self.chosen_methods(inputs)
+            for parts, seed in zip(splits, inputs.seeds, strict=True)
+        ]
+        return cells, notes_of(inputs.sets)
+
+    def find(self, results: Sequence[Result]) -> Finding:
+        """Choice against optimum for each seed; the surfaces of the first."""
+        done = [result for result in results if result.is_done]
+        rows = tuple(_row(result) for result in done)
+        columns = (
+            "method",
+            "seed",
+            "length scale",
+            "ridge",
+            "at the choice",
+            "test optimum",
+            "lost",
+            "optimum at",
+        )
+        table = Table(
+            "Choice and test optimum", columns, rows, frozenset(range(1, 8)),
+            "Energy RMSE in meV/atom on the grid around the choice; layers, prior and species weight as chosen.",
+        )  # fmt: skip
+        panels = [drawn for result in done[:1] for drawn in _panels(result.record["surface"])]
+        return Finding([main_table(results, self.title), *([table] if rows else [])], panels, [_sentence(done)])
+
+
+def _lowest(errors: Sequence[Sequence[float]]) -> Point:
+    """Row and column of the smallest error."""
+    return min(
+        ((row, column) for row, line in enumerate(errors) for column in range(len(line))),
+        key=lambda at: errors[at[0]][at[1]],
+    )
+
+
+def _at_choice(surface: dict[str, Any]) -> float:
+    row = surface["length_scales"].index(surface["chosen"]["length_scale"])
+    return surface["test_rmse"][row][surface["ridges"].index(surface["chosen"]["ridge"])]
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    surface = result.record["surface"]
+    row, column = _lowest(surface["test_rmse"])
+    own, best = _at_choice(surface), surface["test_rmse"][row][column]
+    scale, ridge = surface["chosen"]["length_scale"], surface["chosen"]["ridge"]
+    best_at = f"{number(surface['length_scales'][row] / scale, 2)} of the scale, "
+    best_at += f"{number(surface['ridges'][column] / ridge, 2)} of the ridge"
+    words = (number(scale), power(ridge), number(own), number(best), f"{100 * (own / best - 1):.0f}%", best_at)
+    return (result.cell.method, str(result.cell.seed), *words)
+
+
+def _sentence(done: Sequence[Result]) -> str:
+    lost = []
+    for result in done:
+        surface = result.record["surface"]
+        row, column = _lowest(surface["test_rmse"])
+        lost.append(100 * (_at_choice(surface) / surface["test_rmse"][row][column] - 1))
+    if not lost:
+        return "No fit finished."
+    return (
+        f"Choosing without the test set cost {min(lost):.0f} to {max(lost):.0f}% in energy RMSE over {len(lost)} fits."
+    )
+
+
+def _panels(surface: dict[str, Any]) -> list[Panel]:
+    x, y = surface["ridges"], surface["length_scales"]
+    marks = {"chosen": (surface["chosen"]["ridge"], surface["chosen"]["length_scale"])}
+    for name, errors in (("test optimum", surface["test_rmse"]), ("leave-one-out optimum", surface["loo_rmse"])):
+        row, column = _lowest(errors)
+        marks[name] = (x[column], y[row])
+    return [
+        heat_map("test-surface", "error on the test set", x, y, surface["test_rmse"], marks),
+        heat_map("loo-surface", "leave-one-out error", x, y, surface["loo_rmse"], marks),
+    ]
