@@ -114,13 +114,25 @@ class Method(ABC):
 
 
 def method_class(name: str) -> type[Method]:
-    """The method of that name.
+    """The method of that name, or the user's own as module:Class.
 
     Raises:
         ValueError: when there is none.
         ImportError: when its module cannot be imported.
     """
-    if name not in METHODS:
-        raise ValueError(f"no method is called {name!r}; choose from {', '.join(METHODS)}")
-    module, _, attribute = METHODS[name].partition(":")
+    check_method(name)
+    module, _, attribute = METHODS.get(name, name).partition(":")
     return getattr(import_module(module), attribute)
+
+
+def check_method(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        ValueError: when it is neither a name of METHODS nor written as module:Class.
+    """
+    if name not in METHODS and ":" not in name:
+        raise ValueError(
+            f"no method is called {name!r}; choose from {', '.join(METHODS)}, or give one of your own as module:Class"
+        )
+    return name

@@ -84,7 +84,8 @@ def _compute(cell: Cell, path: Path, log: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="mekrr-benchmark-") as folder:
         start = time.perf_counter()
         arguments = (cell, cell.description(), path, log, Path(folder))
-        path.unlink(missing_ok=True)
+        for old in (path, log):
+            old.unlink(missing_ok=True)
         with _process(arguments) as process:
             process.join(None if cell.cap is None else 2 * cell.cap + GRACE)
             was_late = process.is_alive()

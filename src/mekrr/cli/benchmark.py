@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from mekrr.benchmark.method import METHODS
+from mekrr.benchmark.method import METHODS, check_method
 from mekrr.benchmark.outcome import run_task
 from mekrr.benchmark.sets import Sizes, read_sets
 from mekrr.benchmark.tables import Table
@@ -111,8 +112,8 @@ class _Told:
 def _print(table: Table) -> None:
     """At its full width: a numeric table that is folded cannot be read, and what is redirected has no width."""
     shown = printed(table)
-    wide = out.options.update(width=500, max_width=500)
-    out.print(shown, width=max(out.width, Measurement.get(out, wide, shown).maximum), crop=False, no_wrap=True)
+    wide = out.options.update(width=500)
+    Console(width=max(out.width, Measurement.get(out, wide, shown).maximum)).print(shown)
     for text in (table.note, *table.footnotes):
         out.print(escape(text), soft_wrap=True, highlight=False)
 
@@ -137,10 +138,9 @@ def _known(what: str, value: str, known: dict[str, Any]) -> Any:
 def _methods(text: str | None) -> tuple[str, ...]:
     if text is None:
         return ()
-    chosen = tuple(METHODS) if text == "all" else tuple(word.strip() for word in text.split(",") if word.strip())
-    for name in chosen:
-        _known("--methods", name, METHODS)
-    return tuple(dict.fromkeys(chosen))
+    if text == "all":
+        return tuple(METHODS)
+    return tuple(dict.fromkeys(check_method(word.strip()) for word in text.split(",")))
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:
@@ -165,11 +165,10 @@ def _options(items: list[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for item in items:
         where, equals, value = item.partition("=")
-        method, colon, option = where.partition(":")
+        method, colon, option = where.rpartition(":")
         if not (equals and colon and option):
             raise ValueError(f"--set is written as METHOD:OPTION=VALUE, e.g. schnet:epochs=100; got {item!r}")
-        _known("the method of --set", method, METHODS)
-        found.setdefault(method, {})[option] = _value(value)
+        found.setdefault(check_method(method), {})[option] = _value(value)
     return found
 
 
