@@ -57,6 +57,7 @@ class Gap(Method):
     settings_from: ClassVar[str] = (
         "Falk et al., arXiv 2306.01589: cuformate/gap.yaml of its code, github IsakFalk/atomistic_transfer_mekrr"
     )
+    needs_validation: ClassVar[bool] = False
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

@@ -1,7 +1,6 @@
 """SevenNet trained further on the labels by its own command, `sevenn`, with the settings its authors publish."""
 
 import csv
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -138,17 +137,14 @@ class SevenNetFinetuned(Method):
 
 
 def published_input() -> dict[str, Any]:
-    """The input for fine-tuning that sevenn itself hands out.
+    """The input for fine-tuning that sevenn ships, what `sevenn preset fine_tune` prints.
 
     Raises:
-        RuntimeError: when it does not.
+        FileNotFoundError: when this version of sevenn has none.
     """
     import yaml
 
-    done = subprocess.run([_program(), "preset", "fine_tune"], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"sevenn preset fine_tune failed: {done.stderr.strip()[-500:]}")
-    return yaml.safe_load(done.stdout)
+    return yaml.safe_load((_package() / "presets" / "fine_tune.yaml").read_text())
 
 
 def checkpoint_of(backbone: str) -> Path:
@@ -157,14 +153,12 @@ def checkpoint_of(backbone: str) -> Path:
     Raises:
         ValueError: when it is no SevenNet, or has several heads.
     """
-    import sevenn
-
     name, _, path = backbone.partition(":")
     if path and name.startswith("sevennet"):
         return Path(path)
     if name not in _FOLDERS:
         raise ValueError(f"this needs one of {', '.join(_FOLDERS)}, or sevennet:path, as backbone; received {backbone}")
-    return Path(sevenn.__file__).parent.joinpath("pretrained_potentials", *_FOLDERS[name])
+    return _package().joinpath("pretrained_potentials", *_FOLDERS[name])
 
 
 def _own_energies(structures: Sequence[Structure], device: str) -> Float[ndarray, "structures"]:
@@ -172,6 +166,14 @@ def _own_energies(structures: Sequence[Structure], device: str) -> Float[ndarray
     backbone = load_backbone("sevennet-0", device)
     graphs = (build_batch([s.atoms], backbone.cutoff).to(backbone.device) for s in structures)
     return np.array([float(energy_forces_stress(backbone, graph).energies[0]) for graph in graphs])
+
+
+def _package() -> Path:
+    """The folder of sevenn, found without importing it."""
+    found = find_spec("sevenn")
+    if found is None or found.origin is None:
+        raise RuntimeError(f"sevenn is not installed; {SevenNetFinetuned.requirement}")
+    return Path(found.origin).parent
 
 
 def _program() -> str:
