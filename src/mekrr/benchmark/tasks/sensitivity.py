@@ -77,9 +77,11 @@ def _row(result: Result) -> tuple[str, ...]:
     row, column = _lowest(surface["test_rmse"])
     own, best = _at_choice(surface), surface["test_rmse"][row][column]
     scale, ridge = surface["chosen"]["length_scale"], surface["chosen"]["ridge"]
-    best_at = f"{number(surface['length_scales'][row] / scale, 2)} of the scale, "
-    best_at += f"{number(surface['ridges'][column] / ridge, 2)} of the ridge"
-    words = (number(scale), power(ridge), number(own), number(best), f"{100 * (own / best - 1):.0f}%", best_at)
+    at = f"scale x {number(surface['length_scales'][row] / scale, 2)}"
+    at += f", ridge x {number(surface['ridges'][column] / ridge, 2)}"
+    if {row, column} & {0, len(surface["length_scales"]) - 1} or column == len(surface["ridges"]) - 1:
+        at += " (edge)"
+    words = (number(scale), power(ridge), number(own), number(best), f"{100 * (own / best - 1):.0f}%", at)
     return (result.cell.method, str(result.cell.seed), *words)
 
 
@@ -91,9 +93,8 @@ def _sentence(done: Sequence[Result]) -> str:
         lost.append(100 * (_at_choice(surface) / surface["test_rmse"][row][column] - 1))
     if not lost:
         return "No fit finished."
-    return (
-        f"Choosing without the test set cost {min(lost):.0f} to {max(lost):.0f}% in energy RMSE over {len(lost)} fits."
-    )
+    cost = f"{lost[0]:.0f}%" if len(lost) == 1 else f"{min(lost):.0f} to {max(lost):.0f}%"
+    return f"Choosing without the test set cost {cost} in energy RMSE over {plural(len(lost), 'fit')}."
 
 
 def _panels(surface: dict[str, Any]) -> list[Panel]:
