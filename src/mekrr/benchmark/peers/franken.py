@@ -118,7 +118,11 @@ class Franken(Method):
 
         options = self.options
         grids = {"l2_penalty": options.l2_penalty, "force_weight": options.force_weight}
-        solver = {name: HPSearchConfig(values=np.atleast_1d(grid).tolist()) for name, grid in grids.items() if grid is not None}
+        solver = {
+            name: HPSearchConfig(values=np.atleast_1d(grid).tolist())
+            for name, grid in grids.items()
+            if grid is not None
+        }
         scales = {name: value for name, value in asdict(options).items() if name.startswith("length_scale")}
         checkpoint = str(checkpoint_of(self.setup.backbone))
         config = AutotuneConfig(
