@@ -193,6 +193,45 @@ def fit_prior(
     return Prior.from_coefficients(design, linear.beta, compositions, references), linear, design
 
 
+def target_columns(
+    energies: Float[Tensor, "structures"],
+    backbone_energies: Float[Tensor, "structures"] | None,
+    compositions: Compositions,
+) -> Float[Tensor, "structures columns"]:
+    """What every prior is a combination of: DFT energy, backbone energy (0 without one), atoms of each element."""
+    own = torch.zeros_like(energies) if backbone_energies is None else backbone_energies
+    return torch.cat([energies[:, None], own[:, None], compositions.counts], dim=1)
+
+
+def column_coefficients(
+    design: PriorDesign,
+    beta: Float[Tensor, "*fits parameters"],
+    elements: Sequence[int],
+    references: Mapping[int, float] | None = None,
+) -> Float[Tensor, "*fits columns"]:
+    """DFT minus prior as a combination of the target columns.
+
+    Args:
+        design: of the prior.
+        beta: its coefficients, of one fit or of several.
+        elements: of the columns.
+        references: as in `prior_design`.
+    """
+    found = torch.zeros(*beta.shape[:-1], 2 + len(elements), dtype=torch.float64)
+    found[..., 0] = 1.0
+    found[..., 1] = -1.0 if design.name == "backbone" else 0.0
+    if design.name == "composition" and references:
+        found[..., 2:] -= torch.tensor([references.get(z, 0.0) for z in elements], dtype=torch.float64)
+    for p, column in enumerate(design.columns):
+        if column == "mean":
+            found[..., 2:] -= beta[..., p, None]
+        elif column == "factor":
+            found[..., 1] -= beta[..., p]
+        else:
+            found[..., 2 + list(elements).index(int(column))] -= beta[..., p]
+    return found
+
+
 def _null_space(compositions: Compositions, free: Sequence[int]) -> list[list[float]]:
     """Orthonormal rows over all elements, zero outside the free ones, that no training composition has a share in."""
     columns = [compositions.elements.index(z) for z in free]

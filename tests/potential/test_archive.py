@@ -33,13 +33,15 @@ def test_truncated_files_are_refused(model, keep):
 
 def test_newer_formats_are_refused(model):
     rewrite(model, lambda tensors, header: header.update(format_version=99))
-    with pytest.raises(ModelFileError, match="model format 99, but this mekrr reads format 1; install a newer mekrr"):
+    with pytest.raises(
+        ModelFileError, match="model format 99, but this mekrr reads format 2; install the mekrr it was"
+    ):
         KernelPotential.load(model)
 
 
 def test_missing_tensors_are_named(model):
-    rewrite(model, lambda tensors, header: tensors.pop("dual_coef"))
-    with pytest.raises(ModelFileError, match="lacks 'dual_coef'"):
+    rewrite(model, lambda tensors, header: tensors.pop("model.coefficients"))
+    with pytest.raises(ModelFileError, match="lacks 'coefficients'"):
         KernelPotential.load(model)
 
 

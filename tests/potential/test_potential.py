@@ -84,7 +84,7 @@ def test_same_seed_same_bits(alloys):
         fit(alloys[:12], length_scale="auto", ridge="auto"),
         fit(alloys[:12], length_scale="auto", ridge="auto"),
     )
-    assert torch.equal(first.fitted_.dual_coef, second.fitted_.dual_coef)
+    assert torch.equal(first.fitted_.model.coefficients, second.fitted_.model.coefficients)
     assert first.predict([alloys[13]])[0].energy == second.predict([alloys[13]])[0].energy
 
 
@@ -175,7 +175,7 @@ def test_a_composition_the_data_do_not_determine_warns(alloys):
 def test_exact_duplicates_are_fitted_once_and_said(alloys):
     with pytest.warns(MekrrWarning, match="equals"):
         found = KernelPotential("sevennet-0", **QUIET).fit([*alloys[:8], alloys[3]])
-    assert len(found.fitted_.energies) == 8
+    assert len(found.fitted_.labels.energies) == 8
 
 
 def test_too_few_structures_are_refused(alloys):

@@ -22,17 +22,20 @@ from mekrr.cli.options import (
     TrustOption,
     VirialKey,
     WeightKey,
+    count_or_word,
     label_keys,
     number_or_word,
 )
 from mekrr.cli.outputs import require_writable
-from mekrr.cli.tables import calibration_line, choice_table, error_table
+from mekrr.cli.tables import calibration_line, choice_table, error_table, solver_line
 from mekrr.data import read_structures
 from mekrr.evaluation import Evaluation, evaluate
-from mekrr.features import default_cache_folder
+from mekrr.features import ALL, default_cache_folder
 from mekrr.potential import AUTO, KernelPotential
 from mekrr.prior import PRIORS
 from mekrr.tune import BALANCED, CRITERION_NAMES
+
+CHOSEN = ("layers", "prior", "length_scale", "species_weight", "force_weight", "score")
 
 
 def fit(
@@ -41,6 +44,17 @@ def fit(
     backbone: Annotated[str, typer.Option(help="A name of `mekrr backbones`, or name:path.")] = "sevennet-0",
     layer: Annotated[list[str] | None, typer.Option(help="Layer to tap, repeatable; auto by default.")] = None,
     embedding: Annotated[str, typer.Option(help="sum (size-extensive) or mean (the paper's).")] = "sum",
+    solver: Annotated[str, typer.Option(help="auto, exact (energies only) or sparse (with forces).")] = AUTO,
+    forces: Annotated[
+        bool | None, typer.Option("--forces/--no-forces", help="Train on forces and stress; by default where possible.")
+    ] = None,
+    probes: Annotated[str, typer.Option(help="Random force directions a structure, or all.")] = "8",
+    exact_forces: Annotated[
+        bool, typer.Option("--exact-forces/--no-exact-forces", help="Go on from the probes to all force components.")
+    ] = True,
+    inducing: Annotated[str, typer.Option(help="Number of inducing environments, or auto.")] = AUTO,
+    force_weight: Annotated[str, typer.Option(help="auto, or Angstrom^2: a squared force error beside e^2/n.")] = AUTO,
+    stress_weight: Annotated[float, typer.Option(help="A squared strain derivative over n beside e^2/n.")] = 0.01,
     kernel: Annotated[str, typer.Option(help="gaussian, linear or polynomial.")] = "gaussian",
     prior: Annotated[str, typer.Option(help=f"auto or one of {', '.join(PRIORS)}.")] = AUTO,
     species_weight: Annotated[str, typer.Option(help="auto, or a number from 0 to 1.")] = AUTO,
@@ -69,7 +83,7 @@ def fit(
     batch_atoms: BatchOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Fit a potential to the energies of TRAIN; what is not given is chosen by leave-one-out."""
+    """Fit a potential to the energies, forces and stress of TRAIN; what is not given is chosen by leave-one-out."""
     require_writable(output)
     keys = label_keys(
         energy_key, forces_key, stress_key, virial_key, weight_key, energy_unit, length_unit, forces_unit, stress_unit
@@ -82,6 +96,13 @@ def fit(
         trust_checkpoint=trust_checkpoint,
         layers=layers,
         embedding=embedding,
+        solver=solver,
+        forces=AUTO if forces is None else forces,
+        probes=count_or_word(probes, "--probes", ALL),
+        exact_forces=exact_forces,
+        inducing=count_or_word(inducing, "--inducing", AUTO),
+        force_weight=number_or_word(force_weight, "--force-weight", (AUTO,)),
+        stress_weight=stress_weight,
         kernel=kernel,
         prior=prior,
         species_weight=number_or_word(species_weight, "--species-weight", (AUTO,)),
@@ -114,8 +135,9 @@ def fit_record(potential: KernelPotential, output: Path, validation: Evaluation 
     best = facts["search"]["best"]
     return {
         "model": str(output),
-        "chosen": {name: best[name] for name in ("layers", "prior", "length_scale", "species_weight", "score")}
+        "chosen": {name: best[name] for name in CHOSEN}
         | {"ridge": potential.fitted_.ridge, "embedding": potential.fitted_.embedding},
+        "solver": facts["solver"],
         "runner_up": facts["search"]["runner_up"],
         "leave_one_out": facts["leave_one_out"],
         "seconds": facts["seconds"],
@@ -138,6 +160,13 @@ def _print(potential: KernelPotential, output: Path, validation: Evaluation | No
         f"({loo['worst'][0]['error_mev_per_atom']:+.3g})",
         soft_wrap=True,
     )
+    if loo["forces_rmse_mev_per_angstrom"] is not None:
+        out.print(
+            f"leave-one-out of forces, from probes: RMSE {loo['forces_rmse_mev_per_angstrom']:.3g}, median over "
+            f"structures {loo['forces_median_mev_per_angstrom']:.3g} meV/Å",
+            soft_wrap=True,
+        )
+    out.print(solver_line(facts["solver"]), soft_wrap=True, highlight=False)
     if validation is not None:
         out.print(error_table(validation, f"{len(validation.structures)} validation structures"))
         out.print(calibration_line(validation.metrics()), soft_wrap=True)

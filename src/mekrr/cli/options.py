@@ -47,6 +47,19 @@ def label_keys(
     return LabelKeys(energy, forces, stress, virial, weight, energy_unit, length_unit, forces_unit, stress_unit)
 
 
+def count_or_word(value: str, name: str, word: str) -> str | int:
+    """An option that takes a whole number or one word.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if value == word:
+        return value
+    if not value.isdecimal():
+        raise ValueError(f"{name} takes a whole number or {word}; got {value!r}")
+    return int(value)
+
+
 def number_or_word(value: str, name: str, words: tuple[str, ...]) -> str | float:
     """An option that takes a number or one of some words.
 

@@ -34,6 +34,22 @@ def calibration_line(m: Mapping[str, Any]) -> str:
     )
 
 
+def solver_line(solver: Mapping[str, Any]) -> str:
+    """What was solved, and how."""
+    if solver["solver"] == "exact":
+        return "exact solver: every training atom, energies only"
+    inducing = " ".join(f"{symbol} {n}" for symbol, n in solver["inducing_per_species"].items())
+    text = f"sparse solver: {solver['n_inducing']} inducing environments ({inducing})"
+    if not solver["forces"]:
+        return text + ", energies only"
+    text += f"; {100 * solver['probed_share']:.0f}% of the force directions probed"
+    iterations = solver["exact_forces"]
+    if iterations is None:
+        return text
+    count = len(iterations["residuals"])
+    return text + f", then {count} iterations to all of them ({'converged' if iterations['converged'] else 'stopped'})"
+
+
 def group_table(groups: Mapping[str, Mapping[str, Any]], by: str) -> Table:
     """Errors by the values of an info key."""
     table = Table(title=f"by {by}", title_justify="left")
@@ -70,10 +86,12 @@ _TRIAL_ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "prior": lambda trial: trial["prior"],
     "species weight": lambda trial: f"{trial['species_weight']:.2f}",
     "length scale": lambda trial: number(trial["length_scale"]),
+    "force weight, Å²": lambda trial: number(trial["force_weight"]),
     "ridge": lambda trial: f"{trial['ridge']:.1e}",
     "score": lambda trial: f"{trial['score']:.3f}",
     "leave-one-out RMSE, meV/atom": lambda trial: number(trial["loo_rmse_mev_per_atom"]),
     "leave-one-out MAE, meV/atom": lambda trial: number(trial["loo_mae_mev_per_atom"]),
+    "leave-one-out forces, meV/Å": lambda trial: number(trial["loo_forces_mev_per_angstrom"]),
 }
 
 

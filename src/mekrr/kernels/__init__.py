@@ -9,6 +9,7 @@ from mekrr.kernels.pointwise import (
     PolynomialKernel,
     make_kernel,
 )
+from mekrr.kernels.rows import Inducing, Rows, design_rows, mixed
 from mekrr.kernels.tiles import GramPair, gram, gram_diagonal
 
 __all__ = [
@@ -16,10 +17,14 @@ __all__ = [
     "Expansion",
     "GaussianKernel",
     "GramPair",
+    "Inducing",
     "LinearKernel",
     "PointwiseKernel",
     "PolynomialKernel",
+    "Rows",
+    "design_rows",
     "gram",
     "gram_diagonal",
     "make_kernel",
+    "mixed",
 ]

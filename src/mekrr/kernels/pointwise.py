@@ -16,10 +16,12 @@ class PointwiseKernel(ABC):
         name: the name in options and model files.
         length_scale: features are divided by it; dimensionless, as standardised features are.
         squares: whether k at length_scale / sqrt(2) is k squared (the ladder of design idea 2).
+        centred: whether the gradient points along u - h (else along u); see `slope`.
     """
 
     name: ClassVar[str]
     squares: ClassVar[bool] = False
+    centred: ClassVar[bool] = False
     length_scale: float
 
     @abstractmethod
@@ -35,6 +37,14 @@ class PointwiseKernel(ABC):
         """Kernel values from products, in place."""
 
     @abstractmethod
+    def slope(
+        self,
+        features: Float[Tensor, "rows features"],
+        centres: Float[Tensor, "columns features"],
+        values: Float[Tensor, "rows columns"],
+    ) -> Float[Tensor, "rows columns"]:
+        """The scalar s_im in dk(h_i, u_m)/dh_i = s_im (u_m - h_i) when `centred`, else s_im u_m."""
+
     def gradient(
         self,
         features: Float[Tensor, "rows features"],
@@ -50,6 +60,9 @@ class PointwiseKernel(ABC):
             values: k(h_i, u_m), as `transform_` returns them.
             weights: any.
         """
+        W = self.slope(features, centres, values) * weights
+        found = W @ centres
+        return found - W.sum(1, keepdim=True) * features if self.centred else found
 
     def values(
         self,
@@ -72,6 +85,7 @@ class GaussianKernel(PointwiseKernel):
     length_scale: float = 1.0
     name: ClassVar[str] = "gaussian"
     squares: ClassVar[bool] = True
+    centred: ClassVar[bool] = True
 
     def left(self, features: Float[Tensor, "atoms features"], dtype: torch.dtype) -> Float[Tensor, "atoms augmented"]:
         """[h, -|h|^2/2, 1] with h in units of the length scale."""
@@ -87,16 +101,14 @@ class GaussianKernel(PointwiseKernel):
         """The exponential."""
         return products.exp_()
 
-    def gradient(
+    def slope(
         self,
         features: Float[Tensor, "rows features"],
         centres: Float[Tensor, "columns features"],
         values: Float[Tensor, "rows columns"],
-        weights: Float[Tensor, "#rows columns"],
-    ) -> Float[Tensor, "rows features"]:
+    ) -> Float[Tensor, "rows columns"]:
         """dk/dh = k (u - h) / length_scale^2."""
-        W = values * weights
-        return (W @ centres - W.sum(1, keepdim=True) * features) / self.length_scale**2
+        return values / self.length_scale**2
 
     def _scaled(self, features: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Features over the length scale, and half their squared norms summed in float64."""
@@ -134,17 +146,16 @@ class PolynomialKernel(PointwiseKernel):
         """The power."""
         return products.add_(self.offset).pow_(self.degree)
 
-    def gradient(
+    def slope(
         self,
         features: Float[Tensor, "rows features"],
         centres: Float[Tensor, "columns features"],
         values: Float[Tensor, "rows columns"],
-        weights: Float[Tensor, "#rows columns"],
-    ) -> Float[Tensor, "rows features"]:
+    ) -> Float[Tensor, "rows columns"]:
         """dk/dh = degree (h . u / (D l^2) + offset)^(degree - 1) u / (D l^2)."""
         scale = self.length_scale**2 * features.shape[1]
         base = (features @ centres.T) / scale + self.offset
-        return (self.degree * base.pow(self.degree - 1) * weights) @ centres / scale
+        return self.degree * base.pow(self.degree - 1) / scale
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mekrr.errors import ModelFileError
-from mekrr.features import Environments, Scaler
+from mekrr.features import Scaler
 from mekrr.files import atomic_path
-from mekrr.potential.fitted import Fitted
+from mekrr.kernels import make_kernel
+from mekrr.potential.fitted import MODELS, Fitted, TrainingLabels
 from mekrr.prior import Prior
 from mekrr.typing import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER = "mekrr"
 
 
@@ -27,12 +28,12 @@ def save_fitted(fitted: Fitted, path: str | Path) -> None:
     header = {
         "format_version": FORMAT_VERSION,
         "layers": list(fitted.layers),
-        "kernel": fitted.kernel_name,
+        "solver": fitted.model.solver,
+        "kernel": fitted.kernel.name,
         "embedding": fitted.embedding,
         "length_scale": fitted.length_scale,
         "species_weight": fitted.species_weight,
-        "ridge": fitted.ridge,
-        "amplitude": fitted.amplitude,
+        "model": fitted.model.numbers(),
         "prior": _prior_to_json(fitted.prior),
         "baseline": None if fitted.baseline is None else _prior_to_json(fitted.baseline),
         "reference": _prior_to_json(fitted.reference),
@@ -59,8 +60,8 @@ def load_fitted(path: str | Path) -> Fitted:
     version = header.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelFileError(
-            f"{path}: model format {version}, but this mekrr reads format {FORMAT_VERSION}; install a newer mekrr, "
-            "or fit again"
+            f"{path}: model format {version}, but this mekrr reads format {FORMAT_VERSION}; install the mekrr it was "
+            "written with, or fit again"
         )
     try:
         return _fitted(tensors, header)
@@ -77,38 +78,31 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _tensors(fitted: Fitted) -> dict[str, Tensor]:
-    tensors = {
-        "features": fitted.training.features,
-        "species": fitted.training.species,
-        "n_atoms": fitted.training.n_atoms,
-        "scaler_mean": fitted.scaler.mean,
-        "scaler_scale": fitted.scaler.scale,
-        "dual_coef": fitted.dual_coef,
-        "half_inverse": fitted.half_inverse,
-        "energies": fitted.energies,
-        "loo_residuals": fitted.loo_residuals,
-    }
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    labels = {f"labels.{name}": value for name, value in vars(fitted.labels).items()}
+    scaler = {"scaler.mean": fitted.scaler.mean, "scaler.scale": fitted.scaler.scale}
+    model = {f"model.{name}": tensor for name, tensor in fitted.model.tensors().items()}
+    return {name: tensor.contiguous() for name, tensor in (labels | scaler | model).items()}
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
     return Fitted(
-        training=Environments(tensors["features"], tensors["species"], tensors["n_atoms"]),
-        scaler=Scaler(tensors["scaler_mean"], tensors["scaler_scale"]),
-        dual_coef=tensors["dual_coef"],
-        half_inverse=tensors["half_inverse"],
-        energies=tensors["energies"],
-        loo_residuals=tensors["loo_residuals"],
+        model=MODELS[header["solver"]].restore(
+            _under(tensors, "model."),
+            header["model"],
+            Scaler(tensors["scaler.mean"], tensors["scaler.scale"]),
+            make_kernel(header["kernel"], header["length_scale"]),
+            header["species_weight"],
+            header["embedding"],
+        ),
+        labels=TrainingLabels(**_under(tensors, "labels.")),
         prior=_prior_from_json(header["prior"]),
         baseline=None if header["baseline"] is None else _prior_from_json(header["baseline"]),
         reference=_prior_from_json(header["reference"]),
         layers=tuple(header["layers"]),
-        kernel_name=header["kernel"],
-        embedding=header["embedding"],
-        length_scale=header["length_scale"],
-        species_weight=header["species_weight"],
-        ridge=header["ridge"],
-        amplitude=header["amplitude"],
         facts=header["facts"],
     )
 

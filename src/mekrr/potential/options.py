@@ -18,6 +18,14 @@ class FitOptions:
         backbone: a registered name, or name:path for weights of one's own.
         layers: "auto", or names of layers to concatenate.
         embedding: "sum" (size-extensive) or "mean" (the paper's: E/n).
+        solver: "exact" (energies only, every training atom), "sparse" (energies, forces and stress in a basis of
+            inducing environments), or "auto": sparse where there are forces or stress and the embedding is sum.
+        forces: train on forces and stress; "auto": wherever the solver can and the data have them.
+        probes: random directions a structure beside the span of its forces; "all" for all 3n.
+        exact_forces: iterate from the probed to the full solution by conjugate gradients.
+        inducing: number of inducing environments; "auto": half of the atoms, at most 1,500.
+        force_weight: "auto", or what a squared force error counts in Angstrom^2, where e^2/n counts 1.
+        stress_weight: what a squared strain derivative over n counts, where e^2/n counts 1.
         kernel: pointwise kernel: gaussian, linear or polynomial.
         prior: "auto", or one of PRIORS.
         species_weight: "auto", or w between 0 and 1.
@@ -32,6 +40,13 @@ class FitOptions:
     backbone: str = "sevennet-0"
     layers: str | tuple[str, ...] = AUTO
     embedding: str = "sum"
+    solver: str = AUTO
+    forces: str | bool = AUTO
+    probes: int | str = 8
+    exact_forces: bool = True
+    inducing: int | str = AUTO
+    force_weight: str | float = AUTO
+    stress_weight: float = 0.01
     kernel: str = "gaussian"
     prior: str = AUTO
     species_weight: str | float = AUTO
@@ -44,6 +59,8 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         _choice("embedding", self.embedding, ("sum", "mean"))
+        _choice("solver", self.solver, (AUTO, "exact", "sparse"))
+        self._check_sparse()
         _choice("kernel", self.kernel, tuple(KERNELS))
         _choice("prior", self.prior, (AUTO, *PRIORS))
         _choice("criterion", self.criterion, CRITERION_NAMES)
@@ -56,6 +73,23 @@ class FitOptions:
             raise ValueError("layers is empty; give at least one layer, or auto")
         if self.batch_atoms is not None and self.batch_atoms < 1:
             raise ValueError(f"batch_atoms must be at least 1; got {self.batch_atoms}")
+
+    def _check_sparse(self) -> None:
+        """The options of the sparse solver."""
+        if self.forces not in (AUTO, True, False):
+            raise ValueError(f"forces must be auto, true or false; got {self.forces!r}")
+        if self.solver == "exact" and self.forces is True:
+            raise ValueError("the exact solver fits energies only; take the sparse solver, or leave forces out")
+        if self.solver == "sparse" and self.embedding != "sum":
+            raise ValueError("the sparse solver needs the sum embedding: the mean one has no atomic energies or forces")
+        if self.embedding != "sum" and self.forces is True:
+            raise ValueError("forces need the sum embedding: with the mean one the potential is fitted to energies")
+        if self.probes != "all" and not (isinstance(self.probes, int) and self.probes >= 0):
+            raise ValueError(f"probes must be a number from 0, or all; got {self.probes!r}")
+        if self.inducing != AUTO and not (isinstance(self.inducing, int) and self.inducing >= 1):
+            raise ValueError(f"inducing must be a positive number, or auto; got {self.inducing!r}")
+        _number("force_weight", self.force_weight, (AUTO,), 1e-12, 1e12)
+        _number("stress_weight", self.stress_weight, (), 0.0, 1e12)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -5,42 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from ase import Atoms
 
 from mekrr.backbones import Backbone, load_backbone
-from mekrr.data import Structure, as_structures, isolated_atom_energies, raise_on_errors, validate
+from mekrr.data import Structure, as_structures, raise_on_errors, validate
 from mekrr.errors import DataError, ModelFileError
-from mekrr.features import FeatureCache, batches, extract, structure_hash
+from mekrr.features import batches, structure_hash
 from mekrr.features.extraction import BATCH_ATOMS
 from mekrr.graph import build_batch
 from mekrr.potential.advice import MekrrWarning, check_elements
 from mekrr.potential.archive import load_fitted, save_fitted
 from mekrr.potential.fitted import Fitted
+from mekrr.potential.fitting import FitJob, fit_exact, fit_sparse, solver_of
 from mekrr.potential.options import FitOptions
 from mekrr.potential.prediction import Prediction, Wanted, predict_batch
-from mekrr.potential.record import (
-    backbone_record,
-    choice_record,
-    data_record,
-    leave_one_out_record,
-    loo_energies,
-    versions,
-)
-from mekrr.potential.training import (
-    Solution,
-    StageProgress,
-    Stopwatch,
-    TrainingData,
-    choose,
-    fit_named_prior,
-    layer_candidates,
-    solve_at,
-)
-from mekrr.tune import Choice
+from mekrr.potential.training import StageProgress, Stopwatch
 
 FEWEST = 3  # structures in a fit
-COVERAGE = 0.6827  # of one standard deviation of a normal distribution
 
 
 class KernelPotential:
@@ -92,7 +73,7 @@ class KernelPotential:
         return self._backbone
 
     def fit(self, structures: Sequence[Structure | Atoms], progress: StageProgress | None = None) -> "KernelPotential":
-        """Fit to energies; everything left to "auto" is chosen by leave-one-out.
+        """Fit to energies, forces and stress; everything left to "auto" is chosen by leave-one-out.
 
         Args:
             structures: labelled with energies in eV.
@@ -110,14 +91,9 @@ class KernelPotential:
         raise_on_errors(issues)
         remarks = [issue.message for issue in issues]
         training = _without_duplicates(labelled)
-        with watch.stage("features"):
-            data = self._training_data(training, backbone, progress)
-        with watch.stage("kernel"):
-            choice = choose(data, self.options, backbone, progress)
-        with watch.stage("solve"):
-            solution = solve_at(data, choice.best, self.options, progress)
-        remarks += choice.warnings
-        self.fitted_ = self._collect(training, data, choice, solution, watch, remarks)
+        job = FitJob(training, backbone, self.options, self.cache, watch, progress)
+        solver, forces = solver_of(self.options, training)
+        self.fitted_ = fit_sparse(job, forces, remarks) if solver == "sparse" else fit_exact(job, remarks)
         for message in remarks:
             warnings.warn(message, MekrrWarning, stacklevel=2)
         return self
@@ -127,6 +103,8 @@ class KernelPotential:
         structures: Sequence[Structure | Atoms],
         forces: bool = True,
         uncertainty: bool = False,
+        atomic_uncertainty: bool = False,
+        force_uncertainty: bool = False,
         backbone_forces: bool = False,
         progress: StageProgress | None = None,
     ) -> list[Prediction]:
@@ -136,17 +114,22 @@ class KernelPotential:
             structures: labels, if any, are not looked at.
             forces: whether forces and stress are wanted.
             uncertainty: whether the energy's standard deviation is wanted.
+            atomic_uncertainty: whether that of each atom's energy is (sparse solver).
+            force_uncertainty: whether that of each force component is (sparse solver trained on forces); it takes
+                some reverse passes a structure.
             backbone_forces: whether the backbone's own forces are wanted beside.
             progress: as for `fit`.
 
         Raises:
             DataError: when a structure has elements the potential cannot treat.
+            ValueError: for deviations this potential does not have.
         """
         fitted = self._require_fit()
         backbone = self.backbone
         atoms = [item.atoms if isinstance(item, Structure) else item for item in structures]
         self.check_species(atoms)
-        wanted = Wanted(forces, uncertainty, backbone_forces)
+        wanted = Wanted(forces, uncertainty, backbone_forces, atomic_uncertainty, force_uncertainty)
+        wanted.check(fitted)
         predictions: list[Prediction] = []
         for batch in batches([len(a) for a in atoms], self.options.batch_atoms or BATCH_ATOMS):
             graph = build_batch([atoms[t] for t in batch], backbone.cutoff, backbone.max_neighbours)
@@ -192,70 +175,6 @@ class KernelPotential:
         if not hasattr(self, "fitted_"):
             raise ValueError("this potential has not been fitted; call fit(structures) or KernelPotential.load(path)")
         return self.fitted_
-
-    def _training_data(
-        self, training: Sequence[Structure], backbone: Backbone, progress: StageProgress | None
-    ) -> TrainingData:
-        wanted = {name for layers in layer_candidates(self.options, backbone) for name in layers}
-        report = None if progress is None else lambda done, total: progress("features", done, total)
-        extraction = extract(
-            [s.atoms for s in training],
-            backbone,
-            [name for name in backbone.layers if name in wanted],
-            None if self.cache is None else FeatureCache(self.cache),
-            self.options.batch_atoms or BATCH_ATOMS,
-            report,
-        )
-        energies = torch.tensor([s.energy for s in training], dtype=torch.float64)
-        weights = torch.tensor([s.weight for s in training], dtype=torch.float64)
-        return TrainingData(extraction, energies, weights, isolated_atom_energies(training))
-
-    def _collect(
-        self,
-        training: Sequence[Structure],
-        data: TrainingData,
-        choice: Choice,
-        solution: Solution,
-        watch: Stopwatch,
-        remarks: Sequence[str],
-    ) -> Fitted:
-        everything = torch.arange(len(training))
-        best = choice.best
-        priors = {
-            name: fit_named_prior(name, data, everything, self.options.isolated_atoms)[0]
-            for name in {best.prior, "composition", *(["backbone"] if self.backbone.has_energy else [])}
-        }
-        residuals = loo_energies(data, solution, self.options.embedding)
-        standardised = solution.loo.residuals[0].abs() / solution.loo.variances[0].sqrt()
-        facts = {
-            "options": self.options.as_dict(),
-            "backbone": backbone_record(self.backbone, self.options.backbone),
-            "data": data_record(training),
-            "leave_one_out": leave_one_out_record(data, solution, training, self.options.embedding),
-            "search": choice_record(choice),
-            "seconds": watch.seconds,
-            "versions": versions(),
-            "warnings": list(remarks),
-        }
-        return Fitted(
-            training=data.extraction.select(best.layers).environments,
-            scaler=solution.scaler,
-            dual_coef=solution.dual_coef,
-            half_inverse=solution.half_inverse,
-            energies=data.energies,
-            loo_residuals=residuals,
-            prior=priors[best.prior],
-            baseline=priors.get("backbone"),
-            reference=priors["composition"],
-            layers=best.layers,
-            kernel_name=self.options.kernel,
-            embedding=self.options.embedding,
-            length_scale=best.length_scale,
-            species_weight=best.species_weight,
-            ridge=solution.ridge,
-            amplitude=float(torch.quantile(standardised, COVERAGE)) ** 2,
-            facts=facts,
-        )
 
 
 def _without_duplicates(structures: Sequence[Structure]) -> list[Structure]:

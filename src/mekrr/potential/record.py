@@ -7,13 +7,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 
 from mekrr._version import __version__
 from mekrr.backbones import Backbone
 from mekrr.data import Structure
 from mekrr.features import structure_hash
-from mekrr.potential.training import Solution, TrainingData
+from mekrr.potential.sparse_training import SparseSolution
+from mekrr.potential.training import Regression, TrainingData
 from mekrr.tune import Choice, Trial
+from mekrr.typing import Float, Tensor
 
 RECORDED_PACKAGES = ("torch", "numpy", "ase", "vesin", "safetensors", "sevenn", "chgnet", "mace-torch")
 
@@ -31,8 +34,8 @@ def backbone_record(backbone: Backbone, spec: str) -> dict[str, Any]:
     }
 
 
-def data_record(structures: Sequence[Structure]) -> dict[str, Any]:
-    """Hash and summary of a training set."""
+def data_record(structures: Sequence[Structure], forces: bool = False) -> dict[str, Any]:
+    """Hash and summary of a training set; `forces` says whether it was fitted to them."""
     digest = hashlib.sha256()
     for structure in structures:
         digest.update(f"{structure_hash(structure.atoms)} {structure.energy!r}\n".encode())
@@ -44,14 +47,17 @@ def data_record(structures: Sequence[Structure]) -> dict[str, Any]:
         "smallest": min(sizes),
         "largest": max(sizes),
         "elements": sorted({symbol for s in structures for symbol in s.atoms.get_chemical_symbols()}),
+        "n_force_components": sum(s.forces.size for s in structures if s.forces is not None) if forces else 0,
+        "n_stresses": sum(s.stress is not None for s in structures) if forces else 0,
+        "hashes": [structure_hash(s.atoms)[:16] for s in structures],
         "sources": sorted({s.source for s in structures if s.source}),
     }
 
 
-def choice_record(choice: Choice) -> dict[str, Any]:
-    """The search, with the whole surface for the report."""
+def choice_record(choice: Choice, final: Trial) -> dict[str, Any]:
+    """The search, with the whole surface for the report; `final` is the best trial as it was solved."""
     return {
-        "best": trial_record(choice.best),
+        "best": trial_record(final),
         "runner_up": None if choice.runner_up is None else trial_record(choice.runner_up),
         "screening": [trial_record(trial) for trial in choice.screening],
         "surface": [trial_record(trial, path=True) for trial in choice.trials],
@@ -71,7 +77,9 @@ def trial_record(trial: Trial, path: bool = False) -> dict[str, Any]:
         "score": trial.score,
         "loo_rmse_mev_per_atom": trial.loo_rmse[best],
         "loo_mae_mev_per_atom": trial.loo_mae[best],
-        "log_evidence": trial.evidence[best],
+        "log_evidence": trial.evidence[best] if trial.evidence else None,
+        "force_weight": trial.force_weight,
+        "loo_forces_mev_per_angstrom": trial.loo_forces[best] if trial.loo_forces else None,
     }
     if path:
         record["ridges"] = list(trial.ridges)
@@ -81,21 +89,53 @@ def trial_record(trial: Trial, path: bool = False) -> dict[str, Any]:
 
 
 def leave_one_out_record(
-    data: TrainingData, solution: Solution, structures: Sequence[Structure], embedding: str, worst: int = 10
+    residuals: Float[Tensor, "structures"],
+    structures: Sequence[Structure],
+    forces: Float[Tensor, "structures"] | None = None,
+    worst: int = 10,
 ) -> dict[str, Any]:
-    """Errors of the exact leave-one-out at the chosen hyperparameters, with the worst structures named."""
-    residuals = loo_energies(data, solution, embedding)
-    per_atom = 1000 * residuals / data.n_atoms
+    """Leave-one-out errors at the chosen hyperparameters, with the worst structures named.
+
+    Args:
+        residuals: eV.
+        structures: of the training set.
+        forces: root mean square force residual of each, eV/Angstrom; None for fits to energies.
+        worst: how many structures to name.
+    """
+    per_atom = 1000 * residuals / torch.tensor([len(s) for s in structures])
     order = per_atom.abs().argsort(descending=True)[:worst].tolist()
+    known = None if forces is None or bool(forces.isnan().all()) else forces[~forces.isnan()]
     return {
         "rmse_mev_per_atom": float(per_atom.square().mean().sqrt()),
         "mae_mev_per_atom": float(per_atom.abs().mean()),
         "median_absolute_mev_per_atom": float(per_atom.abs().median()),
+        "forces_rmse_mev_per_angstrom": None if known is None else 1000 * float(known.square().mean().sqrt()),
+        "forces_median_mev_per_angstrom": None if known is None else 1000 * float(known.median()),
         "worst": [{"where": structures[t].where, "error_mev_per_atom": float(per_atom[t])} for t in order],
     }
 
 
-def loo_energies(data: TrainingData, solution: Solution, embedding: str) -> torch.Tensor:
+def sparse_record(solution: SparseSolution, forces: bool) -> dict[str, Any]:
+    """What the sparse solver did."""
+    model, iterations = solution.model, solution.iterations
+    species, counts = torch.unique(model.species, return_counts=True)
+    return {
+        "solver": "sparse",
+        "forces": forces,
+        "n_inducing": len(model.species),
+        "inducing_per_species": {
+            chemical_symbols[z]: n for z, n in zip(species.tolist(), counts.tolist(), strict=True)
+        },
+        "jitter": model.jitter,
+        "n_force_directions": model.equations.n_force_rows,
+        "probed_share": model.equations.probed_share,
+        "exact_forces": None
+        if iterations is None
+        else {"residuals": list(iterations.residuals), "converged": iterations.converged},
+    }
+
+
+def loo_energies(data: TrainingData, solution: Regression, embedding: str) -> torch.Tensor:
     """Leave-one-out residuals as total energies, eV."""
     residuals = solution.loo.residuals[0]
     return residuals if embedding == "sum" else residuals * data.n_atoms

@@ -62,7 +62,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True, eq=False)
-class Solution:
+class Regression:
     """The regression at the chosen hyperparameters."""
 
     scaler: Scaler
@@ -117,7 +117,7 @@ def search_problem(
     def priors(chosen: Int[Tensor, "chosen"]) -> list[PriorCandidate]:
         return [_prior_candidate(name, data, chosen, options) for name in names]
 
-    grid = _grid(options)
+    grid = grid_of(options)
     report = None if progress is None else lambda done, total: progress("kernel", done, total)
     return SearchProblem(layer_sets, features, priors, data.noise(options.embedding), data.n_atoms, grid, report)
 
@@ -129,7 +129,7 @@ def choose(
     return search(search_problem(data, options, backbone, progress), options.seed)
 
 
-def solve_at(data: TrainingData, best: Trial, options: FitOptions, progress: StageProgress | None = None) -> Solution:
+def solve_at(data: TrainingData, best: Trial, options: FitOptions, progress: StageProgress | None = None) -> Regression:
     """Solve on all training structures at the chosen hyperparameters.
 
     Where the search saw a subset only, its ridge is kept, raised if the larger matrix has rounding above it.
@@ -148,7 +148,7 @@ def solve_at(data: TrainingData, best: Trial, options: FitOptions, progress: Sta
         ridge = max(ridge, ridge_floor(len(K), pair.noise[0]) * float(K.diagonal().mean() / noise.mean()))
     ridges = torch.tensor([ridge], dtype=torch.float64)
     coefficients = factor.solve(candidate.residual[:, None], ridges)[0, :, 0]
-    return Solution(
+    return Regression(
         scaler,
         coefficients,
         factor.half_inverse(ridge),
@@ -177,7 +177,8 @@ def _prior_candidate(
     return PriorCandidate(name, target, linear)
 
 
-def _grid(options: FitOptions) -> Grid:
+def grid_of(options: FitOptions) -> Grid:
+    """Values to choose from, those that the options fix among them."""
     grid = Grid(kernel=options.kernel, embedding=options.embedding, criterion=options.criterion)
     if options.kernel == "linear":
         grid = replace(grid, length_scales=(1.0,), length_scale_fixed=True)

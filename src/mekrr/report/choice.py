@@ -75,7 +75,7 @@ def choice_rows(fitted: Fitted) -> list[ChoiceRow]:
             "distance of standardised features over which environments stop being alike",
         ),
         ChoiceRow("Ridge", power(fitted.ridge), how("ridge"), _ridge_meaning(fitted)),
-        ChoiceRow("Kernel", fitted.kernel_name, how("kernel"), "between two atomic environments"),
+        ChoiceRow("Kernel", fitted.kernel.name, how("kernel"), "between two atomic environments"),
         ChoiceRow("Embedding", fitted.embedding, how("embedding"), _embedding_meaning(fitted.embedding)),
         ChoiceRow(
             "Criterion", options["criterion"], how("criterion"), CRITERION_MEANINGS.get(options["criterion"], "")

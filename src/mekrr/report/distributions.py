@@ -33,7 +33,7 @@ def energy_errors(evaluation: Evaluation) -> dict[str, np.ndarray | None]:
 
 def loo_errors(fitted: Fitted) -> dict[str, np.ndarray | None]:
     """Predicted minus DFT of every training structure when it is left out, meV/atom."""
-    return {"this potential": -1000 * fitted.loo_residuals.numpy() / fitted.training.n_atoms.numpy()}
+    return {"this potential": -1000 * fitted.labels.loo_residuals.numpy() / fitted.labels.n_atoms.numpy()}
 
 
 def error_panels(name: str, what: str, unit: str, series: Series) -> list[Panel]:

@@ -167,7 +167,7 @@ def training_facts(fitted: Fitted) -> dict[str, str]:
         "Structures": count(data["n_structures"]),
         "Atoms": count(data["n_atoms"]),
         "Atoms a structure": _range(data["smallest"], data["largest"]),
-        "Elements": _elements(fitted.training.species.numpy()),
+        "Elements": _elements(fitted.labels.species.numpy()),
         "Compositions": _formulas(formulas),
         "Energy spread about the composition fit": f"{number(1000 * _rms(residuals))} meV/atom",
         "Forces": _training_forces(fitted),
@@ -182,7 +182,7 @@ def _training_forces(fitted: Fitted) -> str:
 
 
 def _formulas_of(fitted: Fitted) -> dict[str, int]:
-    parts = np.split(fitted.training.species.numpy(), np.cumsum(fitted.training.n_atoms.numpy())[:-1])
+    parts = np.split(fitted.labels.species.numpy(), np.cumsum(fitted.labels.n_atoms.numpy())[:-1])
     return dict(Counter(_formula(part) for part in parts).most_common())
 
 
@@ -191,10 +191,10 @@ def _formula(species: np.ndarray) -> str:
 
 
 def _per_atom_residuals(fitted: Fitted) -> np.ndarray:
-    shifts = fitted.reference.shift_energies(fitted.training.species).numpy()
-    n = fitted.training.n_atoms.numpy()
+    shifts = fitted.reference.shift_energies(fitted.labels.species).numpy()
+    n = fitted.labels.n_atoms.numpy()
     totals = np.add.reduceat(shifts, np.concatenate([[0], np.cumsum(n)[:-1]]))
-    return (fitted.energies.numpy() - totals) / n
+    return (fitted.labels.energies.numpy() - totals) / n
 
 
 def evaluation_facts(structures: Sequence[Structure]) -> dict[str, str]:

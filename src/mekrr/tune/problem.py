@@ -86,7 +86,10 @@ class Trial:
         scores: of the criterion, larger is better.
         loo_rmse: leave-one-out error in meV/atom for each ridge.
         loo_mae: the same, mean absolute.
-        evidence: log evidence for each ridge.
+        evidence: log evidence for each ridge; empty for the sparse solver, whose probed rows have none.
+        force_weight: of the sparse solver, Angstrom^2; None without forces.
+        loo_forces: leave-one-out force error in meV/Angstrom for each ridge, mean over structures of each one's root
+            mean square; empty without forces.
     """
 
     layers: tuple[str, ...]
@@ -97,7 +100,9 @@ class Trial:
     scores: tuple[float, ...]
     loo_rmse: tuple[float, ...]
     loo_mae: tuple[float, ...]
-    evidence: tuple[float, ...]
+    evidence: tuple[float, ...] = ()
+    force_weight: float | None = None
+    loo_forces: tuple[float, ...] = ()
 
     @property
     def best(self) -> int:

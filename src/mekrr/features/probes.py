@@ -1,0 +1,261 @@
+"""Probed derivatives: a few directions a structure in place of all 3n, with the labels' span taken exactly.
+
+The normal equations of forces need sum_a (dphi/dr_a)(dphi/dr_a)', over all 3n components. With directions v for which
+E[sum v v'] = 1, sum_v (dphi along v)(dphi along v)' is an unbiased estimate of it. Two orthonormal directions span the
+DFT forces and the backbone's own, so that the right-hand side is exact for every prior; P orthonormal random ones, each
+times sqrt((3n - 2) / P), sample the complement. Orthonormal directions sample it with less variance than independent
+ones, and are the whole of it when P reaches 3n - 2.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mekrr.backbones import Backbone
+from mekrr.backbones.derivatives import energy_forces_stress, linearise
+from mekrr.data import Structure
+from mekrr.features.cache import FeatureCache, structure_hash
+from mekrr.features.extraction import Progress, batches
+from mekrr.graph import build_batch
+from mekrr.typing import Float, Tensor
+
+ALL = "all"
+PROBE_BATCH_ATOMS = 208
+MEMORY_BYTES = 1_000_000_000  # beyond, derivatives are read from disk when needed
+STRAINS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # ASE's Voigt order
+
+
+@dataclass(frozen=True, eq=False)
+class Derivatives:
+    """Rows of first derivatives of one structure, all with respect to one parameter each.
+
+    Attributes:
+        features: derivative of each atom's features along each direction; force rows first, then six strains.
+        dft: derivative of the DFT energy along each: -F . v, or V sigma for a strain; eV/Angstrom, or eV.
+        own: the same of the backbone's energy; zeros when it has none.
+        n_strains: 6 with a stress label, else 0.
+    """
+
+    features: Float[Tensor, "rows atoms features"]
+    dft: Float[Tensor, "rows"]
+    own: Float[Tensor, "rows"]
+    n_strains: int
+
+    @property
+    def n_forces(self) -> int:
+        """Rows that come from forces."""
+        return len(self.dft) - self.n_strains
+
+
+def force_directions(
+    labels: Float[Tensor, "columns components"], probes: int | str, generator: torch.Generator
+) -> Float[Tensor, "rows components"]:
+    """Directions whose outer products add up to the identity in expectation.
+
+    Args:
+        labels: force vectors whose span is taken exactly.
+        probes: number of random directions; "all", or more than there are left, for a complete basis.
+        generator: of the random directions.
+    """
+    components = labels.shape[1]
+    U, s, _ = torch.linalg.svd(labels.T, full_matrices=False)
+    span = U[:, s > 1e-9 * s.max().clamp_min(1e-300)] if len(s) else U
+    rest = components - span.shape[1]
+    count = rest if probes == ALL else min(int(probes), rest)
+    random = torch.randn(components, count, dtype=torch.float64, generator=generator)
+    for _ in range(2):  # twice is enough: Gram-Schmidt once leaves rounding
+        random = random - span @ (span.T @ random)
+    random = torch.linalg.qr(random)[0] * (rest / count) ** 0.5 if count else random
+    return torch.cat([span, random], dim=1).T
+
+
+@dataclass(eq=False)
+class DerivativeStore:
+    """The derivatives of many structures, in memory while they fit and on disk otherwise.
+
+    Attributes:
+        layers: tapped layers of the stored features.
+        widths: channels of each.
+        keys: one a structure, None without forces and stress.
+        cache: where entries are.
+        kept: entries held in memory.
+    """
+
+    layers: tuple[str, ...]
+    widths: tuple[int, ...]
+    keys: list[str | None]
+    cache: FeatureCache
+    kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    folder: tempfile.TemporaryDirectory | None = None
+    bytes_kept: int = 0
+
+    def __call__(self, t: int, layers: Sequence[str] | None = None) -> Derivatives | None:
+        """Derivatives of structure t with some of the layers, or None when it has no derivative labels."""
+        key = self.keys[t]
+        if key is None:
+            return None
+        entry = self.kept.get(t)
+        entry = self.cache.read(key) if entry is None else entry
+        if entry is None:
+            raise OSError(f"{self.cache.folder}: cached derivatives have vanished during the fit; fit again")
+        features = entry["derivatives"]
+        if layers is not None and tuple(layers) != self.layers:
+            features = torch.cat([features[..., self._columns(name)] for name in layers], dim=-1)
+        return Derivatives(features, entry["dft"], entry["own"], int(entry["n_strains"]))
+
+    def keep(self, t: int, entry: dict[str, Tensor]) -> bool:
+        """Hold an entry in memory if there is room."""
+        size = entry["derivatives"].nbytes
+        if self.bytes_kept + size > MEMORY_BYTES:
+            return False
+        self.bytes_kept += size
+        self.kept[t] = entry
+        return True
+
+    def _columns(self, name: str) -> slice:
+        index = self.layers.index(name)
+        start = sum(self.widths[:index])
+        return slice(start, start + self.widths[index])
+
+
+def probe(
+    structures: Sequence[Structure],
+    backbone: Backbone,
+    layers: Sequence[str],
+    probes: int | str,
+    seed: int = 0,
+    cache: FeatureCache | None = None,
+    progress: Progress | None = None,
+) -> DerivativeStore:
+    """Derivatives of all structures that have forces or a stress, along their probes.
+
+    Args:
+        structures: labelled; each contributes what it has.
+        backbone: frozen network.
+        layers: tapped layers, concatenated in this order.
+        probes: random directions a structure beside the span of the forces, or "all".
+        seed: of the directions; each structure has its own generator, so its directions do not depend on the others.
+        cache: read first; what is computed is written to it.
+        progress: called with structures done and structures in all.
+    """
+    folder = None
+    if cache is None:
+        folder = tempfile.TemporaryDirectory(prefix="mekrr-")
+        cache = FeatureCache(Path(folder.name))
+    what = [_what(s, probes, seed) for s in structures]
+    keys = [
+        None if w is None else cache.key(s.atoms, backbone.identity, layers, backbone.dtype, w)
+        for s, w in zip(structures, what, strict=True)
+    ]
+    widths = tuple(backbone.layer_widths[name] for name in layers)
+    store = DerivativeStore(tuple(layers), widths, keys, cache, folder=folder)
+    wanted = [t for t, key in enumerate(keys) if key is not None]
+    missing = []
+    for t in wanted:
+        entry = None if folder is not None else cache.read(keys[t] or "")
+        missing += [t] if entry is None else []
+        if entry is not None:
+            store.keep(t, entry)
+    done = len(wanted) - len(missing)
+    for chosen in _groups(structures, missing, probes):
+        computed = _compute([structures[t] for t in chosen], backbone, layers, probes, seed)
+        for t, entry in zip(chosen, computed, strict=True):
+            if not store.keep(t, entry) or folder is None:
+                cache.write(keys[t] or "", entry)
+        done += len(chosen)
+        if progress is not None:
+            progress(done, len(wanted))
+    return store
+
+
+def _what(structure: Structure, probes: int | str, seed: int) -> str | None:
+    """Names what is computed: the directions depend on the labels, the number of probes and the seed."""
+    if structure.forces is None and structure.stress is None:
+        return None
+    digest = hashlib.sha256()
+    for label in (structure.forces, structure.stress):
+        digest.update(b"-" if label is None else np.ascontiguousarray(label, dtype="<f8").tobytes())
+    return f"probes {probes} {seed} {digest.hexdigest()}"
+
+
+def _groups(structures: Sequence[Structure], missing: Sequence[int], probes: int | str) -> Iterator[list[int]]:
+    """Batches of structures with the same kinds of labels; with all directions, one structure at a time."""
+    kinds: dict[tuple[bool, bool, int], list[int]] = {}
+    for t in missing:
+        s = structures[t]
+        few = 3 * len(s) if probes == ALL or 3 * len(s) <= int(probes) + 2 else 0
+        kinds.setdefault((s.forces is not None, s.stress is not None, few), []).append(t)
+    for members in kinds.values():
+        for batch in batches([len(structures[t]) for t in members], PROBE_BATCH_ATOMS):
+            yield [members[i] for i in batch]
+
+
+def _compute(
+    structures: Sequence[Structure], backbone: Backbone, layers: Sequence[str], probes: int | str, seed: int
+) -> list[dict[str, Tensor]]:
+    graph = build_batch([s.atoms for s in structures], backbone.cutoff, backbone.max_neighbours).to(backbone.device)
+    own = energy_forces_stress(backbone, graph).forces.cpu() if backbone.has_energy else None
+    counts = graph.n_atoms.tolist()
+    own_forces = [None] * len(counts) if own is None else list(own.split(counts))
+    moves = [_moves(s, f, probes, seed) for s, f in zip(structures, own_forces, strict=True)]
+    rows = max(len(move) for move in moves)
+    n_strains = 6 if structures[0].stress is not None else 0
+    directions = torch.zeros(rows + n_strains, sum(counts), 3, dtype=torch.float64)
+    start = 0
+    for move, n in zip(moves, counts, strict=True):
+        directions[: len(move), start : start + n] = move.reshape(-1, n, 3)
+        start += n
+    strains = _strains(rows, n_strains, len(counts))
+    found = linearise(backbone, graph, directions.to(graph.positions), strains.to(graph.positions), layers, chunk=16)
+    features = found.feature_derivatives.cpu().split(counts, dim=1)
+    energies = found.energy_derivatives
+    parts = [None] * len(counts) if energies is None else list(energies.double().cpu().split(counts, dim=1))
+    entries = []
+    for s, move, derivative, energy in zip(structures, moves, features, parts, strict=True):
+        kept = [*range(len(move)), *range(rows, rows + n_strains)]
+        entries.append(
+            {
+                "derivatives": derivative[kept].clone(),
+                "dft": _dft_derivatives(s, move),
+                "own": torch.zeros(len(kept), dtype=torch.float64) if energy is None else energy[kept].sum(1),
+                "n_strains": torch.tensor(n_strains),
+            }
+        )
+    return entries
+
+
+def _moves(
+    structure: Structure, own: Float[Tensor, "atoms 3"] | None, probes: int | str, seed: int
+) -> Float[Tensor, "rows components"]:
+    """The force directions of one structure, none without forces."""
+    components = 3 * len(structure)
+    if structure.forces is None:
+        return torch.zeros(0, components, dtype=torch.float64)
+    labels = [torch.as_tensor(structure.forces, dtype=torch.float64).flatten()]
+    labels += [] if own is None else [own.double().flatten()]
+    number = int(structure_hash(structure.atoms)[:12], 16) ^ seed
+    return force_directions(torch.stack(labels), probes, torch.Generator().manual_seed(number))
+
+
+def _strains(rows: int, n_strains: int, n_structures: int) -> Float[Tensor, "probes structures 3 3"]:
+    """No strain along the force rows, then six symmetric unit strains; shear takes eps_xy = eps_yx = 1/2."""
+    strains = torch.zeros(rows + n_strains, n_structures, 3, 3, dtype=torch.float64)
+    for k, (a, b) in enumerate(STRAINS[:n_strains]):
+        strains[rows + k, :, a, b] += 0.5
+        strains[rows + k, :, b, a] += 0.5
+    return strains
+
+
+def _dft_derivatives(structure: Structure, moves: Float[Tensor, "rows components"]) -> Float[Tensor, "all_rows"]:
+    parts = []
+    if structure.forces is not None:
+        parts.append(-moves @ torch.as_tensor(structure.forces, dtype=torch.float64).flatten())
+    if structure.stress is not None:
+        stress = torch.as_tensor(structure.stress, dtype=torch.float64)
+        parts.append(structure.atoms.get_volume() * torch.stack([stress[a, b] for a, b in STRAINS]))
+    return torch.cat(parts)

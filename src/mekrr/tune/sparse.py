@@ -1,0 +1,339 @@
+"""Choosing everything of the sparse solver by closed-form leave-one-structure-out.
+
+What is maximised is minus the logarithm of the geometric mean of two leave-one-out errors: the mean absolute energy
+error over sqrt(n), and the mean over structures of the root-mean-square force error. Its ratio form makes eV and
+eV/Angstrom comparable without a weight, and means of first powers are not ruled by a few violent structures.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from mekrr.features import Derivatives, Environments
+from mekrr.kernels import Inducing, Rows, design_rows, make_kernel
+from mekrr.kernels.tiles import Progress
+from mekrr.solve import (
+    Block,
+    BlockResiduals,
+    NormalEquations,
+    RowWeights,
+    SparseFactor,
+    cholesky_with_jitter,
+    choose_inducing,
+    leave_one_structure_out,
+    whiten,
+)
+from mekrr.tune.problem import MEDIAN, Grid, Trial, best_of, median_distance
+from mekrr.tune.search import Choice
+from mekrr.typing import Float, Int, Tensor
+
+SCREENING = (50, 200)  # structures and inducing environments on which layers are screened
+SEARCH = (120, 400)  # and on which the rest is chosen
+FORCE_WEIGHTS = tuple(10.0 ** (-5 + 0.5 * step) for step in range(11))
+RIDGES = tuple(10.0 ** (-8 + 0.5 * step) for step in range(19))
+FINALISTS = 2
+
+Point = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """Standardised environments and derivatives of some structures.
+
+    Attributes:
+        environments: float64.
+        derivatives: with standardised features; None where a structure has neither forces nor stress.
+    """
+
+    environments: Environments
+    derivatives: Sequence[Derivatives | None]
+
+
+@dataclass(frozen=True)
+class PriorColumns:
+    """A prior as a combination of the target columns (DFT, backbone, atoms of each element).
+
+    Attributes:
+        name: of the prior.
+        coefficients: of the fit to all structures.
+        without: row t: of the fit without structure t.
+    """
+
+    name: str
+    coefficients: Float[Tensor, "columns"]
+    without: Float[Tensor, "structures columns"]
+
+
+@dataclass(frozen=True)
+class SparseProblem:
+    """Everything the search needs, for any subset of the training structures.
+
+    Attributes:
+        layer_sets: choices of layers.
+        features: standardised environments and derivatives of a layer set for chosen structures.
+        priors: candidates for chosen structures.
+        columns: energy targets: DFT, backbone, atoms of each element.
+        weights: of the structures.
+        grid: values to choose from; its ridges are absolute.
+        force_weights: Angstrom^2; a single 0 without forces.
+        stress_weight: see RowWeights.
+        inducing: how many at most.
+        progress: structures whose rows are done, and all.
+    """
+
+    layer_sets: Sequence[tuple[str, ...]]
+    features: Callable[[tuple[str, ...], Int[Tensor, "chosen"]], Probed]
+    priors: Callable[[Int[Tensor, "chosen"]], Sequence[PriorColumns]]
+    columns: Float[Tensor, "structures columns"]
+    weights: Float[Tensor, "structures"]
+    grid: Grid
+    force_weights: tuple[float, ...]
+    stress_weight: float
+    inducing: int
+    progress: Progress | None = None
+
+
+def make_block(
+    phi: Float[Tensor, "rows inducing"],
+    energy_columns: Float[Tensor, "columns"],
+    derivatives: Derivatives | None,
+    n_atoms: int,
+    weight: float,
+) -> Block:
+    """Whitened rows and targets of one structure."""
+    columns = torch.zeros(len(phi), len(energy_columns), dtype=torch.float64)
+    columns[0] = energy_columns
+    if derivatives is not None:
+        columns[1:, 0], columns[1:, 1] = derivatives.dft, derivatives.own
+    return Block(phi, columns, n_atoms, 0 if derivatives is None else derivatives.n_forces, weight)
+
+
+def scores_of(residuals: BlockResiduals, n_atoms: Float[Tensor, "structures"]) -> Float[Tensor, "priors ridges"]:
+    """Minus the log of the geometric mean of energy and force errors; of the energy error alone without forces."""
+    energy = (residuals.energy.abs() / n_atoms.sqrt()).mean(-1).log()
+    force = residuals.force.nanmean(-1).log()
+    found = torch.where(force.isnan(), -energy, -0.5 * (energy + force))
+    return torch.nan_to_num(found, nan=-torch.inf, posinf=-torch.inf)
+
+
+class SparseSurface:
+    """Trials over (length scale, species weight, force weight) for several priors, each evaluated once.
+
+    Args:
+        problem: values and candidates.
+        layers: one choice of them.
+        chosen: structures.
+        inducing: how many.
+        seed: of the inducing environments.
+    """
+
+    def __init__(
+        self, problem: SparseProblem, layers: tuple[str, ...], chosen: Int[Tensor, "chosen"], inducing: int, seed: int
+    ) -> None:
+        self.problem = problem
+        self.layers = layers
+        self.chosen = chosen
+        self.probed = problem.features(layers, chosen)
+        self.priors = problem.priors(chosen)
+        x = self.probed.environments
+        rows = choose_inducing(x, min(inducing, len(x.species)), seed)
+        self.inducing = Inducing(x.features[rows], x.species[rows])
+        self.n_atoms = x.n_atoms.double()
+        self.scales = self._scales()
+        self.rows = self._all_rows()
+        self.trials: list[Trial] = []
+        self.factorisations = 0
+        self._done: dict[Point, list[Trial]] = {}
+
+    def explore(self, exhaustive: bool = False, climb: bool = True) -> Trial:
+        """The best trial: a coarse grid, then uphill among neighbours from the best of each prior.
+
+        Args:
+            exhaustive: evaluate the whole grid instead.
+            climb: whether to go on from the coarse grid.
+        """
+        axes = self._axes()
+        coarse = [range(n) if exhaustive else _coarse(n) for n in axes]
+        self._evaluate([(rung, w, g) for rung in coarse[0] for w in coarse[1] for g in coarse[2]])
+        for prior in self.priors if climb else ():
+            self._climb(prior.name)
+        return best_of(self.trials)
+
+    def _axes(self) -> tuple[int, int, int]:
+        return len(self.scales), len(self.problem.grid.species_weights), len(self.problem.force_weights)
+
+    def _climb(self, prior: str) -> None:
+        while True:
+            position = self._position(prior)
+            self._evaluate(self._neighbours(position))
+            if self._position(prior) == position:
+                return
+
+    def _position(self, prior: str) -> Point:
+        scored = {point: t.score for point, trials in self._done.items() for t in trials if t.prior == prior}
+        return max(scored, key=scored.__getitem__)
+
+    def _neighbours(self, point: Point) -> list[Point]:
+        """One axis at a time, with a longer step along the two finer ones."""
+        found = []
+        for axis, steps in enumerate(((-1, 1), (-2, 2), (-1, 1))):
+            for step in steps:
+                moved = list(point)
+                moved[axis] += step
+                if 0 <= moved[axis] < self._axes()[axis]:
+                    found.append((moved[0], moved[1], moved[2]))
+        return found
+
+    def _scales(self) -> tuple[float, ...]:
+        grid, h = self.problem.grid, self.probed.environments.features
+        if grid.length_scales == MEDIAN:
+            return (median_distance(h),)
+        unit = 1.0 if grid.length_scale_fixed else h.shape[1] ** 0.5
+        return tuple(scale * unit for scale in grid.length_scales)
+
+    def _all_rows(self) -> list[list[Rows]]:
+        """Rows of each structure for each length scale, in one pass where the scales form a ladder."""
+        ladder = all(abs(a / b - 2**0.5) < 1e-9 for a, b in itertools.pairwise(self.scales))
+        kernels = [make_kernel(self.problem.grid.kernel, scale) for scale in self.scales]
+        found = []
+        for t in range(len(self.chosen)):
+            x = self.probed.environments[torch.tensor([t])]
+            derivatives = self.probed.derivatives[t]
+            features = None if derivatives is None else derivatives.features
+            if ladder and kernels[0].squares:
+                found.append(design_rows(x, features, self.inducing, kernels[0], len(kernels)))
+            else:
+                found.append([design_rows(x, features, self.inducing, kernel)[0] for kernel in kernels])
+            if self.problem.progress is not None:
+                self.problem.progress(t + 1, len(self.chosen))
+        return found
+
+    def _evaluate(self, points: Sequence[Point]) -> None:
+        for point in points:
+            if point not in self._done:
+                self._done[point] = self._ridge_paths(point)
+                self.trials += self._done[point]
+
+    def _ridge_paths(self, point: Point) -> list[Trial]:
+        """All priors and ridges from one factorisation."""
+        rung, w, g = point
+        problem, weight = self.problem, self.problem.grid.species_weights[w]
+        weights = RowWeights(problem.force_weights[g], problem.stress_weight)
+        kernel = make_kernel(problem.grid.kernel, self.scales[rung])
+        L, _ = cholesky_with_jitter(self.inducing.gram(kernel, weight))
+        blocks = [
+            make_block(
+                whiten(self.rows[t][rung].mix(weight), L),
+                problem.columns[index],
+                self.probed.derivatives[t],
+                int(self.n_atoms[t]),
+                float(problem.weights[index]),
+            )
+            for t, index in enumerate(self.chosen.tolist())
+        ]
+        equations = NormalEquations.of(blocks, weights)
+        factor = SparseFactor.of(equations.total)
+        self.factorisations += 1
+        ridges = torch.tensor(problem.grid.ridges, dtype=torch.float64)
+        without = torch.stack([prior.without for prior in self.priors])
+        found = leave_one_structure_out(factor, equations.moments, blocks, weights, without, ridges)
+        force_weight = weights.force if equations.n_force_rows else None
+        return [
+            replace(trial, length_scale=self.scales[rung], species_weight=weight, force_weight=force_weight)
+            for trial in trials_of(self.layers, self.priors, found, self.n_atoms, ridges)
+        ]
+
+
+def trials_of(
+    layers: tuple[str, ...],
+    priors: Sequence[PriorColumns],
+    found: BlockResiduals,
+    n_atoms: Float[Tensor, "structures"],
+    ridges: Float[Tensor, "ridges"],
+) -> list[Trial]:
+    """Leave-one-out errors as trials, one a prior."""
+    scores = scores_of(found, n_atoms)
+    per_atom = 1000 * found.energy / n_atoms
+    forces = 1000 * found.force.nanmean(-1)
+    has_forces = bool(torch.isfinite(found.force).any())
+    return [
+        Trial(
+            layers,
+            prior.name,
+            0.0,
+            0.0,
+            tuple(ridges.tolist()),
+            tuple(scores[p].tolist()),
+            tuple(per_atom[p].square().mean(-1).sqrt().tolist()),
+            tuple(per_atom[p].abs().mean(-1).tolist()),
+            loo_forces=tuple(forces[p].tolist()) if has_forces else (),
+        )
+        for p, prior in enumerate(priors)
+    ]
+
+
+def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -> Choice:
+    """Screen layer sets on a subset where there is a choice, then search the best of them.
+
+    Args:
+        problem: candidates and values.
+        seed: of the subsets and the inducing environments.
+        exhaustive: evaluate whole grids instead of coarse to fine.
+    """
+    screened: list[Trial] = []
+    if len(problem.layer_sets) > 1:
+        subset = _subset(len(problem.columns), SCREENING[0], seed)
+        for layers in problem.layer_sets:
+            surface = SparseSurface(problem, layers, subset, min(problem.inducing, SCREENING[1]), seed)
+            surface.explore(climb=False)
+            screened += [best_of([t for t in surface.trials if t.prior == p.name]) for p in surface.priors]
+        screened.sort(key=lambda trial: -trial.score)
+    finalists = list(dict.fromkeys(trial.layers for trial in screened))[:FINALISTS] or problem.layer_sets
+    subset = _subset(len(problem.columns), SEARCH[0], seed)
+    surfaces = [SparseSurface(problem, layers, subset, min(problem.inducing, SEARCH[1]), seed) for layers in finalists]
+    for surface in surfaces:
+        surface.explore(exhaustive)
+    trials = tuple(trial for surface in surfaces for trial in surface.trials)
+    best = best_of(trials)
+    others = [t for t in trials if (t.layers, t.prior) != (best.layers, best.prior)]
+    return Choice(
+        best,
+        trials,
+        tuple(screened),
+        best_of(others) if others else None,
+        tuple(_edges(problem, next(s for s in surfaces if best in s.trials), best)),
+        sum(surface.factorisations for surface in surfaces),
+    )
+
+
+def _coarse(n: int) -> list[int]:
+    """Every other length scale of eight, the ends and the middle of a longer axis, everything of a short one."""
+    if n <= 2:
+        return list(range(n))
+    return list(range(1, n, 2)) if n <= 8 else sorted({0, n // 2, n - 1})
+
+
+def _subset(n_structures: int, size: int, seed: int) -> Int[Tensor, "chosen"]:
+    """All structures, or a random subset in ascending order."""
+    if n_structures <= size:
+        return torch.arange(n_structures)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(n_structures, generator=generator)[:size].sort().values
+
+
+def _edges(problem: SparseProblem, surface: SparseSurface, best: Trial) -> list[str]:
+    """Warnings when the best values lie where the range tried ends."""
+    found = []
+    if len(best.ridges) > 1 and best.best == len(best.ridges) - 1:
+        found.append(
+            f"the best ridge ({best.ridge:.1e}) is the largest tried: the data look like noise to these features"
+        )
+    scales = surface.scales
+    if len(scales) > 1 and best.length_scale in (scales[0], scales[-1]) and problem.grid.kernel != "linear":
+        found.append(
+            f"the best length scale ({best.length_scale:.3g}) is on the edge of the range tried, "
+            f"{scales[-1]:.3g} to {scales[0]:.3g}"
+        )
+    return found
