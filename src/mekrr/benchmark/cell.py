@@ -53,10 +53,12 @@ class Cell:
 
     def description(self) -> dict[str, Any]:
         """Everything that determines the result, as JSON."""
+        kind = method_class(self.method)
         return {
             "format": FORMAT,
             "method": self.method,
-            "settings": method_class(self.method)(self.setup()).settings(),
+            "method_version": kind.version(),
+            "settings": kind(self.setup()).settings(),
             "options": self.options,
             "backbone": _identity(self.backbone),
             "seed": self.seed,

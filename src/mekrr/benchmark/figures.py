@@ -2,11 +2,13 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
 from mekrr.benchmark.tables import Group
 from mekrr.report.figures import INK, SEQUENTIAL, Panel, colour_bar, log_axis, panel, plain
+from mekrr.report.words import number
 
 COLOURS = (
     "#1f5fa6", "#d1701f", "#3b8f6b", "#8a5fa8", "#b23a48", "#8b919a", "#c29a1b", "#2f9aa0", "#d46a9f", "#5b4b3a",
@@ -14,6 +16,8 @@ COLOURS = (
 )  # fmt: skip
 ENERGY = "energy RMSE, meV/atom"
 FORCES = "force RMSE, meV/Å"
+CHOSEN = ", chosen"
+"""Ends the name of a series that is drawn as marks."""
 QUANTITIES = {"energy_rmse_mev_per_atom": ENERGY, "forces_rmse_mev_per_angstrom": FORCES}
 
 Curves = Mapping[str, Sequence[tuple[float, Sequence[float]]]]
@@ -33,10 +37,9 @@ def bars(name: str, groups: Sequence[Group], metric: str, title: str) -> Panel |
         y=names, x=means, orientation="h", marker={"color": colours}, error_x={"array": errors, "color": INK},
         hovertemplate="%{y}: %{x:.4~g}<extra></extra>",
     )  # fmt: skip
-    axis = {"type": "log", "title": {"text": title}, "exponentformat": "none", "dtick": "D2"}
-    if max(means) < 30 * max(min(means), 1e-9):
-        axis = {"title": {"text": title}, "rangemode": "tozero"}
-    figure = go.Figure(trace, {"xaxis": axis, "yaxis": {"autorange": "reversed", "showgrid": False}})
+    figure = go.Figure(
+        trace, {"xaxis": _error_axis(title, means), "yaxis": {"autorange": "reversed", "showgrid": False}}
+    )
     return panel(name, title, figure, 90 + 24 * len(shown))
 
 
@@ -57,16 +60,25 @@ def curves(name: str, heading: str, series: Curves, x_title: str, y_title: str, 
         y = [statistics.fmean(values) for _, values in points]
         error = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
         xs, ys = xs + x, ys + y
+        is_mark = label.endswith(CHOSEN)
+        marker = {"symbol": "diamond-open", "size": 14, "line": {"width": 2.5}} if is_mark else {}
         lines.append(
             go.Scatter(
-                x=x, y=y, name=plain(label), mode="lines+markers",
+                x=x, y=y, name=plain(label), mode="markers" if is_mark else "lines+markers", marker=marker,
                 line={"color": COLOURS[k % len(COLOURS)], "width": 2}, error_y={"array": error, "thickness": 1},
                 hovertemplate="%{x:.4~g}: %{y:.4~g}",
             )
         )  # fmt: skip
     x_axis = log_axis(x_title, min(xs) / 1.15, max(xs) * 1.15) if log_x else {"title": {"text": x_title}}
-    y_axis = log_axis(y_title, min(ys) / 1.3, max(ys) * 1.3)
-    return panel(name, heading, go.Figure(lines, {"xaxis": x_axis, "yaxis": y_axis, "showlegend": True}), 420)
+    axes = {"xaxis": x_axis, "yaxis": _error_axis(y_title, ys), "showlegend": True}
+    return panel(name, heading, go.Figure(lines, axes), 420)
+
+
+def _error_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """Logarithmic only where values span more than a decade."""
+    if max(values) > 10 * max(min(values), 1e-12):
+        return log_axis(title, min(values) / 1.3, max(values) * 1.3)
+    return {"title": {"text": title}, "rangemode": "tozero"}
 
 
 def series_of(groups: Sequence[Group], x: str, metric: str) -> dict[str, list[tuple[float, list[float]]]]:
@@ -108,8 +120,8 @@ def heat_map(
         for k, (label, at) in enumerate(marks.items())
     ]  # fmt: skip
     axes = {
-        "xaxis": {"type": "log", "title": {"text": "ridge"}, "exponentformat": "power", "dtick": 1},
-        "yaxis": {"type": "log", "title": {"text": "length scale"}, "exponentformat": "none", "dtick": "D2"},
+        "xaxis": {"type": "log", "title": {"text": "ridge"}, "exponentformat": "power", "dtick": 2, "tickangle": 0},
+        "yaxis": {"type": "log", "title": {"text": "length scale"}, "tickvals": list(y), "ticktext": [*map(number, y)]},
         "showlegend": True,
     }
     return panel(name, heading, go.Figure([trace, *points], axes), 400)

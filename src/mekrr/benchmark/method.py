@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from ase import Atoms
 
+from mekrr._version import __version__
 from mekrr.data import Structure
 from mekrr.potential import Prediction
 
@@ -86,6 +87,11 @@ class Method(ABC):
     def available(cls) -> bool:
         """Whether everything it needs is installed; nothing heavy is imported to find out."""
         return True
+
+    @classmethod
+    def version(cls) -> str:
+        """Of the code that decides the result, beside the versions of packages; another one is computed anew."""
+        return __version__
 
     @abstractmethod
     def fit(self, training: Sequence[Structure], validation: Sequence[Structure], seconds: float | None) -> None:

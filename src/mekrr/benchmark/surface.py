@@ -9,7 +9,7 @@ import torch
 from mekrr.benchmark.method import Method
 from mekrr.benchmark.own import Automatic
 from mekrr.data import Structure
-from mekrr.features import Environments, extract
+from mekrr.features import Extraction, FeatureCache, extract
 from mekrr.kernels import gram, make_kernel
 from mekrr.potential import Fitted
 from mekrr.prior import Compositions, fit_prior
@@ -17,7 +17,7 @@ from mekrr.solve import LinearPrior, RidgeFactor, leave_one_out
 from mekrr.typing import Float, Tensor
 
 RUNGS = tuple(2.0 ** (step / 2) for step in range(4, -5, -1))
-DECADES = tuple(10.0 ** (step / 2) for step in range(-8, 9))
+DECADES = tuple(10.0 ** (step / 2) for step in range(-6, 13))
 
 
 def surface_of(method: Method, test: Sequence[Structure]) -> dict[str, Any]:
@@ -34,9 +34,7 @@ def surface_of(method: Method, test: Sequence[Structure]) -> dict[str, Any]:
     """
     if not isinstance(method, Automatic):
         raise ValueError(f"sensitivity needs one of mekrr's own methods, solved exactly; got {method.name}")
-    fitted, backbone = method.potential.fitted_, method.potential.backbone
-    found = extract([s.atoms for s in test], backbone, fitted.layers)
-    problem = _Problem(fitted, method, found.environments, _prior_energies(fitted, found.environments, found.energies))
+    problem, fitted = _Problem(method, test), method.potential.fitted_
     energies = torch.tensor([s.energy for s in test], dtype=torch.float64)
     rows = [problem.errors(fitted.length_scale * rung, energies) for rung in RUNGS]
     return {
@@ -48,41 +46,42 @@ def surface_of(method: Method, test: Sequence[Structure]) -> dict[str, Any]:
     }
 
 
-def _prior_energies(
-    fitted: Fitted, environments: Environments, own: Float[Tensor, "structures"] | None
-) -> Float[Tensor, "structures"]:
-    shifts = fitted.prior.shift_energies(environments.species)
-    total = torch.zeros(environments.n_structures, dtype=torch.float64).index_add_(0, environments.structure, shifts)
-    return total if own is None else total + fitted.prior.factor * own
+def _extracted(method: Automatic, structures: Sequence[Structure]) -> Extraction:
+    cache = None if method.setup.cache is None else FeatureCache(method.setup.cache)
+    potential = method.potential
+    return extract([s.atoms for s in structures], potential.backbone, potential.fitted_.layers, cache)
+
+
+def _prior_energies(fitted: Fitted, extraction: Extraction) -> Float[Tensor, "structures"]:
+    x = extraction.environments
+    shifts = fitted.prior.shift_energies(x.species)
+    total = torch.zeros(x.n_structures, dtype=torch.float64).index_add_(0, x.structure, shifts)
+    return total if extraction.energies is None else total + fitted.prior.factor * extraction.energies
 
 
 class _Problem:
     """The regression of a fit, to be solved again at other hyperparameters."""
 
-    def __init__(
-        self, fitted: Fitted, method: Automatic, test: Environments, prior: Float[Tensor, "structures"]
-    ) -> None:
-        self.fitted = fitted
-        self.test, self.prior = fitted.scaler(test), prior
-        training = fitted.training
-        own = None
-        if fitted.prior.factor:
-            structures = method.training_atoms
-            own = extract(structures, method.potential.backbone, fitted.layers).energies
-        compositions = Compositions.of(training.species, training.n_atoms)
-        _, linear, design = fit_prior(fitted.prior.name, fitted.energies, compositions, own)
-        n = training.n_atoms.double()
-        self.unit = torch.ones_like(n) if fitted.embedding == "sum" else n
-        self.noise = n if fitted.embedding == "sum" else torch.ones_like(n)
+    def __init__(self, method: Automatic, test: Sequence[Structure]) -> None:
+        self.fitted = fitted = method.potential.fitted_
+        known, new = (_extracted(method, structures) for structures in (method.training, test))
+        self.training, self.test = fitted.scaler(known.environments), fitted.scaler(new.environments)
+        self.prior = _prior_energies(fitted, new)
+        energies = torch.tensor([s.energy for s in method.training], dtype=torch.float64)
+        compositions = Compositions.of(self.training.species, self.training.n_atoms)
+        _, linear, design = fit_prior(fitted.prior.name, energies, compositions, known.energies)
+        self.n = self.training.n_atoms.double()
+        ones = torch.ones_like(self.n)
+        self.unit, self.noise = (ones, self.n) if fitted.embedding == "sum" else (self.n, ones)
         self.linear = LinearPrior(linear.H / self.unit[:, None], linear.beta, linear.beta_without)
-        self.target = (fitted.energies - design.fixed) / self.unit
+        self.target = (energies - design.fixed) / self.unit
 
     def errors(self, length_scale: float, energies: Float[Tensor, "structures"]) -> tuple[list[float], list[float]]:
         """Test and leave-one-out RMSE along the ridges."""
         fitted, w = self.fitted, self.fitted.species_weight
-        kernel = make_kernel(fitted.kernel_name, length_scale)
-        factor = RidgeFactor.of(gram(fitted.standardised, None, kernel, fitted.embedding).mix(0, w), self.noise)
-        cross = gram(self.test, fitted.standardised, kernel, fitted.embedding).mix(0, w)
+        kernel = make_kernel(fitted.kernel.name, length_scale)
+        factor = RidgeFactor.of(gram(self.training, None, kernel, fitted.embedding).mix(0, w), self.noise)
+        cross = gram(self.test, self.training, kernel, fitted.embedding).mix(0, w)
         ridges = torch.tensor([fitted.ridge * decade for decade in DECADES], dtype=torch.float64)
         residual = self.target - self.linear.H @ self.linear.beta
         n = self.test.n_atoms.double()
@@ -90,7 +89,7 @@ class _Problem:
         predicted = predicted if fitted.embedding == "sum" else predicted * n[:, None]
         errors = (predicted + (self.prior - energies)[:, None]) / n[:, None]
         loo = leave_one_out(factor, self.target, self.linear, ridges).residuals
-        loo = loo * (self.unit / fitted.training.n_atoms)
+        loo = loo * (self.unit / self.n)
         return _mev(errors.square().mean(0)), _mev(loo.square().mean(1))
 
 

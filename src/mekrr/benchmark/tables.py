@@ -124,24 +124,34 @@ def grouped(results: Iterable[Result]) -> list[Group]:
 
 def error_table(results: Sequence[Result], title: str, note: str = "") -> Table:
     """The errors of all methods, with seconds and memory."""
-    groups = grouped(results)
-    names = [name for name in _names(groups) if len({str(g.labels.get(name)) for g in groups}) > 1]
-    same = [f"{name} {groups[0].labels[name]}" for name in _names(groups) if name not in names]
-    shows_test = len({group.test for group in groups}) > 1
-    head = (*names, *(["tested on"] if shows_test else []), "method")
-    columns = (*head, *ERRORS, "fit", "memory", "remarks")
-    rows, footnotes = [], Footnotes()
-    for group in groups:
-        words = [str(group.labels.get(name, MISSING)) for name in names] + [group.test] * shows_test + [group.method]
+    groups, footnotes = grouped(results), Footnotes()
+    heads = _varying([{**g.labels, "tested on": g.test, "method": g.method} for g in groups])
+    names = tuple(heads[0]) if heads else ("method",)
+    columns = (*names, *ERRORS, "fit", "memory")
+    rows = []
+    for head, group in zip(heads, groups, strict=True):
         errors = [spread(group.values(metric)) for metric in ERRORS.values()]
-        rows.append((*words, *errors, *_cost(group), footnotes.mark(group)))
-    numeric = frozenset(range(len(head), len(columns) - 1))
-    title = ", ".join([title, *same])
+        rows.append((*head.values(), *errors, *_cost(group), footnotes.mark(group)))
+    if footnotes.texts:
+        columns = (*columns, "remarks")
+    rows = [row[: len(columns)] for row in rows]
+    numeric = frozenset(range(len(names), len(names) + len(ERRORS) + 2))
+    title = ", ".join([title, *_constant(groups)])
     return Table(title, columns, tuple(rows), numeric, " ".join(filter(None, (UNITS, note))), footnotes.numbered())
 
 
-def _names(groups: Sequence[Group]) -> list[str]:
-    return list(dict.fromkeys(name for group in groups for name in group.labels))
+def _varying(heads: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Words of the columns that differ between rows, the method always."""
+    names = list(dict.fromkeys(name for head in heads for name in head if name != "method"))
+    shown = [name for name in names if len({str(head.get(name)) for head in heads}) > 1]
+    return [{name: str(head.get(name, MISSING)) for name in (*shown, "method")} for head in heads]
+
+
+def _constant(groups: Sequence[Group]) -> list[str]:
+    """Labels that all rows share, for the title."""
+    names = dict.fromkeys(name for group in groups for name in group.labels)
+    shared = {name: {str(group.labels.get(name)) for group in groups} for name in names}
+    return [f"{name} {values.pop()}" for name, values in shared.items() if len(values) == 1]
 
 
 def _cost(group: Group) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from mekrr.benchmark.sets import divide, union
 from mekrr.benchmark.tables import Table
 from mekrr.benchmark.tasks.base import Finding, Inputs, Task, main_table, notes_of
 from mekrr.report.figures import Panel
-from mekrr.report.words import number, power
+from mekrr.report.words import number, plural, power
 
 Point = tuple[int, int]
 

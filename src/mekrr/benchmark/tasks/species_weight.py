@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mekrr.benchmark.cell import Cell
-from mekrr.benchmark.figures import ENERGY, QUANTITIES, curves
+from mekrr.benchmark.figures import CHOSEN, ENERGY, QUANTITIES, curves
 from mekrr.benchmark.runner import Result
 from mekrr.benchmark.sets import divide, union
 from mekrr.benchmark.tables import Group, Table, grouped, spread
@@ -64,7 +64,7 @@ def _error_panels(fixed: Sequence[Group], chosen: Sequence[Group]) -> list[Panel
         for group in chosen:
             at = [r.record["chosen"]["species_weight"] for r in group.done]
             points = [(w, [value]) for w, value in zip(at, group.values(metric), strict=False)]
-            series |= {f"{group.method}, chosen": sorted(points)} if points else {}
+            series |= {f"{group.method}{CHOSEN}": sorted(points)} if points else {}
         if series:
             panels.append(curves(f"weight-{metric}", title, series, LABEL, title, log_x=False))
     return panels
