@@ -1,7 +1,7 @@
 """Speed and accuracy against franken 0.7 on the same frames with the same backbone and layers.
 
     python benchmarks/against_franken.py --franken [--data FOLDER] [--json FILE]
-    python benchmarks/against_franken.py --mekrr   [--data FOLDER] [--json FILE]
+    python benchmarks/against_franken.py --mekrr   [--data FOLDER] [--json FILE] [--set probes=8 ...]
 
 Both need one environment: pip install "franken[sevenn]==0.7.*" and mekrr. Run each pinned to one core with
 OMP_NUM_THREADS=1, with nothing else on that core; threads are set by the environment, not here.
@@ -161,18 +161,20 @@ def franken_run(train, validation, grid="default"):
     }
 
 
-def mekrr_run(train, validation):
-    """Fit mekrr on the training frames alone and measure it on the validation frames."""
+def mekrr_run(train, validation, **options):
+    """Fit mekrr, everything automatic but `options`, on the training frames alone; measure it on the others."""
     import mekrr
 
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as cache, watch("fit"):
-        potential = mekrr.KernelPotential("sevennet-0", cache=cache).fit(train)
+        potential = mekrr.KernelPotential("sevennet-0", cache=cache, **options).fit(train)
     with watch("prediction (not in total)"):
         predicted = [(p.energy, p.forces) for p in potential.predict(validation)]
     return {
         "method": "mekrr",
         "version": mekrr.__version__,
+        "options": options,
+        "stages": potential.fitted_.facts["seconds"],
         "seconds": watch.seconds,
         "total_seconds": watch.seconds["fit"],
         **errors(validation, *zip(*predicted, strict=True)),
@@ -209,17 +211,21 @@ def main():
     parser.add_argument("--train", type=int, default=70, help="fewer than 70 only to try the script")
     parser.add_argument("--validation", type=int, default=30, help="fewer than 30 only to try the script")
     parser.add_argument("--grid", choices=GRIDS, default="default")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of KernelPotential, VALUE in JSON"
+    )
     parser.add_argument("--json", type=Path, default=None, help="write the result here as well")
     arguments = parser.parse_args()
     if not (arguments.franken or arguments.mekrr):
         parser.error("say --franken, --mekrr or both")
     warnings.simplefilter("ignore")
+    options = {name: json.loads(value) for name, _, value in (item.partition("=") for item in arguments.set)}
     train, validation = frames(arguments.data, arguments.train, arguments.validation)
     result = {"threads": os.environ.get("OMP_NUM_THREADS", ""), "n_train": len(train), "n_validation": len(validation)}
     if arguments.franken:
         result["franken"] = franken_run(train, validation, arguments.grid)
     if arguments.mekrr:
-        result["mekrr"] = mekrr_run(train, validation)
+        result["mekrr"] = mekrr_run(train, validation, **options)
     text = json.dumps(result, indent=1, default=str)
     print(text)
     if arguments.json is not None:
