@@ -97,10 +97,7 @@ class Automatic(Method):
         }
 
     def _potential(self) -> KernelPotential:
-        known = {field.name for field in fields(FitOptions)}
-        if "solver" not in known and self.options.get("solver") == "exact":
-            del self.options["solver"]  # there is no other
-        unknown = sorted(set(self.options) - known)
+        unknown = sorted(set(self.options) - {field.name for field in fields(FitOptions)})
         if unknown:
             raise ValueError(f"{self.name}: this version of mekrr has no fit option {', '.join(unknown)}")
         common = {"cache": self.setup.cache, "device": self.setup.device, "seed": self.setup.seed} | self.options

@@ -22,6 +22,7 @@ from mekrr.data import (
 from mekrr.errors import DataError
 
 OTHER_ZERO = 0.5  # eV/atom between two sets that no chemistry of the same elements explains
+NO_VALUE = "(none)"
 TRAIN_SHARE = 0.7  # of the groups of a grouped split, before structures are drawn
 
 
@@ -103,12 +104,22 @@ def _names(sources: Sequence[str]) -> list[str]:
 
 
 def _divided(structures: Sequence[Structure], key: str) -> list[DataSet]:
-    lacking = next((s for s in structures if key not in s.info), None)
-    if lacking is not None:
-        there = ", ".join(sorted(lacking.info)) or "none"
-        raise DataError(f"{lacking.where}: no info key {key!r} to divide by; there are: {there}")
-    values = sorted({s.info[key] for s in structures}, key=lambda value: (str(type(value)), value))
-    return [DataSet(f"{value}", [s for s in structures if s.info[key] == value]) for value in values]
+    """One set a value; structures without the key are a set of their own."""
+    found: dict[str, list[Structure]] = {}
+    for structure in structures:
+        found.setdefault(str(structure.info.get(key, NO_VALUE)), []).append(structure)
+    if list(found) == [NO_VALUE]:
+        there = ", ".join(sorted({name for s in structures for name in s.info})) or "none"
+        raise DataError(f"no info key {key!r} to divide by; there are: {there}")
+    return [DataSet(name, found[name]) for name in sorted(found, key=_natural)]
+
+
+def _natural(name: str) -> tuple[bool, float, str]:
+    """Numbers before words, by their size."""
+    try:
+        return False, float(name), name
+    except ValueError:
+        return True, 0.0, name
 
 
 def _quiet(data: DataSet, max_force: float | None) -> DataSet:
