@@ -33,7 +33,8 @@ def options_by_command() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
 
     def visit(name: str, command: object) -> None:
-        parameters = [opt for p in command.params if p.param_type_name == "option" for opt in p.opts]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        parameters = [opt for p in options for opt in (*p.opts, *p.secondary_opts)]
         found[name] = {"--help", "-h", *parameters}
         for sub, child in getattr(command, "commands", {}).items():
             visit(f"{name} {sub}", child)

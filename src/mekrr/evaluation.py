@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from scipy.stats import spearmanr
 
 from mekrr.data import Structure, as_structures
 from mekrr.errors import DataError
@@ -82,7 +83,7 @@ class Evaluation:
             "composition_energy_mae_mev_per_atom": _mae(self._errors_of(self.composition_energies)),
             "zero_forces_rmse_mev_per_angstrom": self._force_scale(),
         }
-        table |= self._calibration()
+        table |= self._calibration() | self._force_calibration()
         if self.by is not None:
             table["groups"] = self.groups()
         return table
@@ -131,12 +132,51 @@ class Evaluation:
         deviations = np.array([p.energy_std for p in self.predictions if p.energy_std is not None])
         if len(deviations) != len(self.structures):
             return {"share_within_one_std": None, "share_within_two_std": None}
-        ratio = np.abs(self.predicted_energies - self.energies) / deviations
+        errors = np.abs(self.predicted_energies - self.energies)
+        ratio = errors / deviations
         return {
+            "energy_std_rank_correlation": rank_correlation(errors / self.n_atoms, deviations / self.n_atoms),
             "mean_energy_std_mev_per_atom": float(np.mean(1000 * deviations / self.n_atoms)),
             "share_within_one_std": float(np.mean(ratio <= 1)),
             "share_within_two_std": float(np.mean(ratio <= 2)),
         }
+
+    def force_ratios(self) -> tuple[Float[ndarray, "components"], float | None, float] | None:
+        """Force errors over their deviations, the rank correlation of the two by atom, and the mean deviation.
+
+        The correlation is between the norms of error and deviation of each atom, the mean in meV/Angstrom; None where
+        there are no deviations or no labels.
+        """
+        pairs = [
+            (np.asarray(p.forces) - s.forces, np.asarray(p.forces_std))
+            for p, s in zip(self.predictions, self.structures, strict=True)
+            if p.forces is not None and p.forces_std is not None and s.forces is not None
+        ]
+        if not pairs:
+            return None
+        errors, deviations = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        correlation = rank_correlation(np.linalg.norm(errors, axis=1), np.linalg.norm(deviations, axis=1))
+        return (np.abs(errors) / deviations).ravel(), correlation, 1000 * float(deviations.mean())
+
+    def _force_calibration(self) -> dict[str, float | None]:
+        """The same shares of force components; absent without deviations of forces."""
+        found = self.force_ratios()
+        if found is None:
+            return {}
+        ratio, correlation, mean = found
+        return {
+            "mean_forces_std_mev_per_angstrom": mean,
+            "forces_share_within_one_std": float(np.mean(ratio <= 1)),
+            "forces_share_within_two_std": float(np.mean(ratio <= 2)),
+            "forces_std_rank_correlation": correlation,
+        }
+
+
+def rank_correlation(a: Float[ndarray, "n"], b: Float[ndarray, "n"]) -> float | None:
+    """Spearman's; None for fewer than three values or where all are equal."""
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(spearmanr(a, b).statistic)
 
 
 def evaluate(
@@ -144,6 +184,7 @@ def evaluate(
     structures: Sequence[Structure | Atoms],
     by: str | None = None,
     progress: StageProgress | None = None,
+    force_uncertainty: bool = False,
 ) -> Evaluation:
     """Predict labelled structures and compare.
 
@@ -152,8 +193,10 @@ def evaluate(
         structures: with energies; forces are compared where they are there.
         by: info key by which errors are grouped as well.
         progress: see KernelPotential.fit.
+        force_uncertainty: compare force errors with their deviations too, at the cost of some reverse passes each.
 
     Raises:
+        ValueError: for deviations of forces from a potential that has none.
         DataError: when a structure has no energy, or elements the potential cannot treat.
     """
     structures = as_structures(structures)
@@ -165,7 +208,12 @@ def evaluate(
         raise DataError(f"no structure has the info key {by!r}; there are: {', '.join(keys) or 'none'}")
     has_forces = any(s.forces is not None for s in structures)
     predictions = potential.predict(
-        structures, forces=has_forces, uncertainty=True, backbone_forces=has_forces, progress=progress
+        structures,
+        forces=has_forces,
+        uncertainty=True,
+        force_uncertainty=force_uncertainty and has_forces,
+        backbone_forces=has_forces,
+        progress=progress,
     )
     fitted = potential.fitted_
     own = [p.backbone_energy for p in predictions]

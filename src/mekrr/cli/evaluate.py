@@ -34,6 +34,9 @@ def evaluate_command(
     model: ModelArgument,
     data: DataArgument,
     by: Annotated[str | None, typer.Option(help="Info key by which errors are listed, e.g. config_type.")] = None,
+    force_uncertainty: Annotated[
+        bool, typer.Option("--force-uncertainty", help="Compare force errors with their predicted deviations too.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="An HTML page to write.")] = None,
     index: IndexOption = ":",
     energy_key: EnergyKey = None,
@@ -57,7 +60,7 @@ def evaluate_command(
     )
     structures = read_structures(data, keys, index)
     with Stages() as stages:
-        found = evaluate(potential, structures, by, stages)
+        found = evaluate(potential, structures, by, stages, force_uncertainty)
     if report is not None:
         write(report, potential, found)
     if json:

@@ -22,6 +22,9 @@ def predict(
     model: ModelArgument,
     data: DataArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="The extended XYZ file to write.")],
+    force_uncertainty: Annotated[
+        bool, typer.Option("--force-uncertainty", help="Write the deviation of each force component too.")
+    ] = False,
     index: IndexOption = ":",
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
@@ -32,7 +35,13 @@ def predict(
     potential = KernelPotential.load(model, device, trust_checkpoint)
     structures = read_structures(data, index=index, require_energy=False)
     with Stages() as stages:
-        predictions = potential.predict(structures, uncertainty=True, progress=stages)
+        predictions = potential.predict(
+            structures,
+            uncertainty=True,
+            atomic_uncertainty=potential.fitted_.model.solver == "sparse",
+            force_uncertainty=force_uncertainty,
+            progress=stages,
+        )
     write_predictions(output, structures, predictions)
     if json:
         print_json(
@@ -61,6 +70,10 @@ def _frame(structure: Structure, prediction: Prediction) -> Atoms:
         results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
     if prediction.energy_std is not None:
         atoms.info["energy_std"] = prediction.energy_std
+    if prediction.atomic_energies_std is not None:
+        atoms.arrays["energies_std"] = prediction.atomic_energies_std
+    if prediction.forces_std is not None:
+        atoms.arrays["forces_std"] = prediction.forces_std
     if structure.energy is not None:
         atoms.info["dft_energy"] = structure.energy
     if structure.forces is not None:

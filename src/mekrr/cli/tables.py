@@ -30,7 +30,18 @@ def calibration_line(m: Mapping[str, Any]) -> str:
     return (
         f"predicted deviation: {number(m['mean_energy_std_mev_per_atom'])} meV/atom on average; "
         f"{100 * m['share_within_one_std']:.0f}% of the energies lie within one (68% expected), "
-        f"{100 * m['share_within_two_std']:.0f}% within two (95%)"
+        f"{100 * m['share_within_two_std']:.0f}% within two (95%)" + _force_calibration(m)
+    )
+
+
+def _force_calibration(m: Mapping[str, Any]) -> str:
+    if m.get("forces_share_within_one_std") is None:
+        return ""
+    return (
+        f"\nof force components: {number(m['mean_forces_std_mev_per_angstrom'])} meV/Å on average; "
+        f"{100 * m['forces_share_within_one_std']:.0f}% lie within one, "
+        f"{100 * m['forces_share_within_two_std']:.0f}% within two; rank correlation of error and deviation by atom "
+        f"{number(m['forces_std_rank_correlation'])}"
     )
 
 

@@ -24,12 +24,17 @@ class TrainingLabels:
         species: of all atoms, grouped by structure.
         n_atoms: of each structure.
         energies: DFT, eV.
-        loo_residuals: leave-one-out residuals, eV (DFT minus predicted total energy).
+        backbone_energies: the backbone's own, eV; NaN when it has none.
+        weights: of the structures.
+        loo_residuals: leave-one-out residuals, eV (DFT minus predicted total energy); of structures added by an update
+            the error of the prediction made before.
     """
 
     species: Int[Tensor, "atoms"]
     n_atoms: Int[Tensor, "structures"]
     energies: Float[Tensor, "structures"]
+    backbone_energies: Float[Tensor, "structures"]
+    weights: Float[Tensor, "structures"]
     loo_residuals: Float[Tensor, "structures"]
 
 

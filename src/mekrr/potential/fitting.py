@@ -10,7 +10,7 @@ import torch
 from mekrr.backbones import Backbone
 from mekrr.data import Structure, isolated_atom_energies
 from mekrr.errors import DataError
-from mekrr.features import Extraction, FeatureCache, extract, probe
+from mekrr.features import FeatureCache, extract, probe
 from mekrr.features.extraction import BATCH_ATOMS
 from mekrr.kernels import make_kernel
 from mekrr.potential.dual import DualModel
@@ -91,7 +91,7 @@ def solver_of(options: FitOptions, structures: Sequence[Structure]) -> tuple[str
 
 def fit_exact(job: FitJob, remarks: list[str]) -> Fitted:
     """Energies only, every training atom in the solution."""
-    data = _training_data(job)
+    data = training_data(job, wanted_layers(job))
     with job.watch.stage("kernel"):
         choice = choose(data, job.options, job.backbone, job.progress)
     with job.watch.stage("solve"):
@@ -115,21 +115,8 @@ def fit_exact(job: FitJob, remarks: list[str]) -> Fitted:
 
 def fit_sparse(job: FitJob, forces: bool, remarks: list[str]) -> Fitted:
     """Energies, forces and stress in a basis of inducing environments."""
-    base = _training_data(job)
-    store = None
-    if forces:
-        options = job.options
-        with job.watch.stage("derivatives"):
-            store = probe(
-                job.structures,
-                job.backbone,
-                base.extraction.layers,
-                options.probes,
-                options.seed,
-                job.feature_cache,
-                job.report("derivatives"),
-            )
-    data = SparseData.of(base, store)
+    base = training_data(job, wanted_layers(job))
+    data = sparse_data(job, base, forces)
     with job.watch.stage("kernel"):
         choice = choose_sparse(data, job.options, job.backbone, job.progress)
     with job.watch.stage("solve"):
@@ -140,11 +127,41 @@ def fit_sparse(job: FitJob, forces: bool, remarks: list[str]) -> Fitted:
     return _fitted(job, base, solution.model, residuals, choice, solution.best, record, solution.loo_forces, remarks)
 
 
-def _training_data(job: FitJob) -> TrainingData:
+def sparse_data(job: FitJob, base: TrainingData, forces: bool, elements: Sequence[int] | None = None) -> SparseData:
+    """With derivatives where forces and stress are trained on."""
+    if not forces:
+        return SparseData.of(base, None, elements)
+    layers, options = base.extraction.layers, job.options
+    with job.watch.stage("derivatives"):
+        store = probe(
+            job.structures,
+            job.backbone,
+            layers,
+            options.probes,
+            options.seed,
+            job.feature_cache,
+            job.report("derivatives"),
+        )
+    return SparseData.of(base, store, elements)
+
+
+def labels_of(data: TrainingData, residuals: Float[Tensor, "structures"]) -> TrainingLabels:
+    """What a fitted potential keeps of its training structures."""
+    environments, own = data.extraction.environments, data.extraction.energies
+    own = torch.full_like(data.energies, torch.nan) if own is None else own
+    return TrainingLabels(environments.species, environments.n_atoms, data.energies, own, data.weights, residuals)
+
+
+def wanted_layers(job: FitJob) -> list[str]:
+    """Every layer that may be chosen."""
     wanted = {name for layers in layer_candidates(job.options, job.backbone) for name in layers}
-    layers = [name for name in job.backbone.layers if name in wanted]
+    return [name for name in job.backbone.layers if name in wanted]
+
+
+def training_data(job: FitJob, layers: Sequence[str]) -> TrainingData:
+    """Features and labels of the job's structures."""
     with job.watch.stage("features"):
-        extraction: Extraction = extract(
+        extraction = extract(
             [s.atoms for s in job.structures],
             job.backbone,
             layers,
@@ -186,10 +203,9 @@ def _fitted(
         "versions": versions(),
         "warnings": list(remarks),
     }
-    environments = data.extraction.environments
     return Fitted(
         model,
-        TrainingLabels(environments.species, environments.n_atoms, data.energies, residuals),
+        labels_of(data, residuals),
         priors[best.prior],
         priors.get("backbone"),
         priors["composition"],

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ase import Atoms
 
 from mekrr.backbones import Backbone, load_backbone
@@ -20,6 +21,7 @@ from mekrr.potential.fitting import FitJob, fit_exact, fit_sparse, solver_of
 from mekrr.potential.options import FitOptions
 from mekrr.potential.prediction import Prediction, Wanted, predict_batch
 from mekrr.potential.training import StageProgress, Stopwatch
+from mekrr.potential.updating import new_structures, update
 
 FEWEST = 3  # structures in a fit
 
@@ -94,6 +96,38 @@ class KernelPotential:
         job = FitJob(training, backbone, self.options, self.cache, watch, progress)
         solver, forces = solver_of(self.options, training)
         self.fitted_ = fit_sparse(job, forces, remarks) if solver == "sparse" else fit_exact(job, remarks)
+        for message in remarks:
+            warnings.warn(message, MekrrWarning, stacklevel=2)
+        return self
+
+    def update(
+        self, structures: Sequence[Structure | Atoms], progress: StageProgress | None = None
+    ) -> "KernelPotential":
+        """Add labelled structures, with the hyperparameters and inducing environments of the fit.
+
+        The same as the fit to old and new structures with these choices, without going through the old ones again;
+        after a fit with exact forces, to the accuracy with which probes stand for the old structures' curvature.
+        Leave-one-out and the calibration of deviations stay those of the fit. Structures already there are left out.
+
+        Args:
+            structures: labelled as for `fit`.
+            progress: see `fit`.
+
+        Raises:
+            DataError: when nothing is new, or an element was not there in training.
+            ModelFileError: when the backbone here is not the fit's.
+            ValueError: for a potential of the exact solver.
+        """
+        fitted = self._require_fit()
+        labelled = as_structures(structures)
+        issues = validate(labelled, known_species=self.backbone.known_species)
+        raise_on_errors(issues)
+        added = new_structures(fitted, labelled)
+        before = torch.tensor([p.energy for p in self.predict(added, forces=False)], dtype=torch.float64)
+        errors = torch.tensor([s.energy for s in added], dtype=torch.float64) - before
+        job = FitJob(added, self.backbone, self.options, self.cache, Stopwatch(), progress)
+        remarks = [issue.message for issue in issues]
+        self.fitted_ = update(fitted, job, errors, remarks)
         for message in remarks:
             warnings.warn(message, MekrrWarning, stacklevel=2)
         return self

@@ -70,10 +70,10 @@ class SparseData:
     elements: tuple[int, ...]
 
     @staticmethod
-    def of(base: TrainingData, store: DerivativeStore | None) -> "SparseData":
-        """From an extraction and its derivatives."""
+    def of(base: TrainingData, store: DerivativeStore | None, elements: Sequence[int] | None = None) -> "SparseData":
+        """From an extraction and its derivatives; the elements are those of the data unless given."""
         environments = base.extraction.environments
-        compositions = Compositions.of(environments.species, environments.n_atoms)
+        compositions = Compositions.of(environments.species, environments.n_atoms, elements)
         columns = target_columns(base.energies, base.extraction.energies, compositions)
         return SparseData(base, store, columns, compositions.elements)
 

@@ -1,10 +1,11 @@
 """What was chosen and why, in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mekrr.potential import AUTO, FitOptions, Fitted
+from mekrr.potential.sparse import SparseModel
 from mekrr.prior import NEEDS_BACKBONE
 from mekrr.report.surface import best_by
 from mekrr.report.words import layer_names, listed, number, plural, power
@@ -28,6 +29,9 @@ CRITERION_MEANINGS = {
     "loo-rmse": "minus the root mean square leave-one-out residual: larger is better",
     "evidence": "log evidence of the training energies: larger is better",
 }
+SPARSE_MEANING = (
+    "minus the logarithm of the geometric mean of the leave-one-out errors of energies and forces: larger is better"
+)
 CLOSE_NATS = 0.05  # a structure
 CLOSE_SHARE = 0.05
 CLOSE_EVIDENCE = 3.0
@@ -74,12 +78,45 @@ def choice_rows(fitted: Fitted) -> list[ChoiceRow]:
             how("length_scale"),
             "distance of standardised features over which environments stop being alike",
         ),
+        *_sparse_rows(fitted, how),
         ChoiceRow("Ridge", power(fitted.ridge), how("ridge"), _ridge_meaning(fitted)),
         ChoiceRow("Kernel", fitted.kernel.name, how("kernel"), "between two atomic environments"),
         ChoiceRow("Embedding", fitted.embedding, how("embedding"), _embedding_meaning(fitted.embedding)),
-        ChoiceRow(
-            "Criterion", options["criterion"], how("criterion"), CRITERION_MEANINGS.get(options["criterion"], "")
-        ),
+        ChoiceRow("Criterion", *_criterion(fitted, how)),
+    ]
+
+
+def criterion_meaning(fitted: Fitted) -> str:
+    """What the score that was maximised means."""
+    if fitted.model.solver == "sparse":
+        return SPARSE_MEANING
+    return CRITERION_MEANINGS.get(fitted.facts["options"]["criterion"], "")
+
+
+def _criterion(fitted: Fitted, how: Callable[[str], str]) -> tuple[str, str, str]:
+    """Name, how it came about, meaning."""
+    if fitted.model.solver == "sparse":
+        return "leave-one-out", "of the sparse solver", SPARSE_MEANING
+    return fitted.facts["options"]["criterion"], how("criterion"), criterion_meaning(fitted)
+
+
+def _sparse_rows(fitted: Fitted, how: Callable[[str], str]) -> list[ChoiceRow]:
+    """What only the sparse solver has."""
+    if not isinstance(fitted.model, SparseModel):
+        return []
+    solver = fitted.facts["solver"]
+    basis = ", ".join(f"{n} {symbol}" for symbol, n in solver["inducing_per_species"].items())
+    rows = [ChoiceRow("Inducing environments", str(solver["n_inducing"]), how("inducing"), basis)]
+    if not solver["forces"]:
+        return rows
+    weight = fitted.model.weights.force
+    meaning = "what a squared force error counts in Å², where a squared energy error counts 1/atoms"
+    share = f"{100 * solver['probed_share']:.0f}% of the directions"
+    went_on = "the solution of all force components" if solver["exact_forces"] else "the probed solution"
+    return [
+        *rows,
+        ChoiceRow("Force weight", power(weight), how("force_weight"), meaning),
+        ChoiceRow("Probes", share, how("probes"), went_on),
     ]
 
 
@@ -100,6 +137,8 @@ def _ridge_meaning(fitted: Fitted) -> str:
     per = "the number of atoms" if fitted.embedding == "sum" else "1"
     text = f"strength of the smoothing; times {per} of each structure" if fitted.embedding == "sum" else "smoothing"
     searched = (fitted.facts.get("search") or {}).get("best", {}).get("ridge")
+    if fitted.model.solver == "sparse":
+        return "strength of the smoothing, beside squared energy errors over the number of atoms"
     if searched is not None and abs(searched - fitted.ridge) > 1e-6 * fitted.ridge:
         text += f"; raised from the searched {power(searched)} to stay above rounding"
     return text

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import plotly.graph_objects as go
 
-from mekrr.evaluation import Evaluation
+from mekrr.evaluation import Evaluation, rank_correlation
 from mekrr.potential import Fitted
 from mekrr.report.figures import BACKBONE, COMPOSITION, INK, POTENTIAL, Panel, log_axis, panel, plain, points
 from mekrr.report.parity import ForceComponents, labels
@@ -145,8 +145,18 @@ def calibration(evaluation: Evaluation) -> Calibration | None:
         float(np.mean(ratio <= 1)),
         float(np.mean(ratio <= 2)),
         float(std.mean()),
-        _rank_correlation(std, errors),
+        rank_correlation(std, errors),
     )
+
+
+def force_calibration(evaluation: Evaluation) -> Calibration | None:
+    """The same of force components; None without deviations of forces."""
+    found = evaluation.force_ratios()
+    if found is None:
+        return None
+    ratio, correlation, mean = found
+    panels = [panel("force-calibration-curve", "How often a force error stays within", _coverage(ratio), 340)]
+    return Calibration(panels, float(np.mean(ratio <= 1)), float(np.mean(ratio <= 2)), mean, correlation)
 
 
 def _scatter(std: np.ndarray, errors: np.ndarray, hover: Sequence[str]) -> go.Figure:
@@ -181,10 +191,3 @@ def _coverage(ratio: np.ndarray) -> go.Figure:
         "yaxis": {"title": {"text": "observed share"}, "tickformat": ".0%", "range": [0, 1.02]},
     }
     return go.Figure(lines, axes)
-
-
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    first, second = (np.argsort(np.argsort(values)).astype(float) for values in (a, b))
-    return float(np.corrcoef(first, second)[0, 1])

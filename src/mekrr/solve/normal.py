@@ -77,7 +77,6 @@ class NormalEquations:
         gram: sum of weight psi psi', energies and strains.
         gram_forces: the same of force rows.
         moments: sum of weight psi columns', all rows.
-        prior_moments: sum of weight columns columns' / n^2 over energy rows: the least-squares problem of the prior.
         n_structures: summed over.
         n_force_rows: force directions summed over.
         n_force_components: labels they stand for.
@@ -86,7 +85,6 @@ class NormalEquations:
     gram: Float[Tensor, "inducing inducing"]
     gram_forces: Float[Tensor, "inducing inducing"]
     moments: Float[Tensor, "inducing columns"]
-    prior_moments: Float[Tensor, "columns columns"]
     n_structures: int = 0
     n_force_rows: int = 0
     n_force_components: int = 0
@@ -96,7 +94,7 @@ class NormalEquations:
         """Nothing summed yet."""
         zeros = torch.zeros(inducing, inducing, dtype=torch.float64)
         moments = torch.zeros(inducing, columns, dtype=torch.float64)
-        return NormalEquations(zeros, zeros.clone(), moments, torch.zeros(columns, columns, dtype=torch.float64))
+        return NormalEquations(zeros, zeros.clone(), moments)
 
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
         return NormalEquations(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -113,12 +111,10 @@ class NormalEquations:
             others.append((torch.cat([phi[:1], phi[split:]]), torch.cat([columns[:1], columns[split:]])))
         phi, columns = (torch.cat(parts) for parts in zip(*others, strict=True))
         phi_forces, columns_forces = (torch.cat(parts) for parts in zip(*forces, strict=True))
-        energies = torch.stack([b.columns[0] * b.weight**0.5 / b.n_atoms for b in blocks])
         return NormalEquations(
             phi.T @ phi,
             phi_forces.T @ phi_forces,
             phi.T @ columns + phi_forces.T @ columns_forces,
-            energies.T @ energies,
             len(blocks),
             len(phi_forces),
             sum(3 * block.n_atoms for block in blocks if block.n_forces),

@@ -1,0 +1,125 @@
+"""Adding labelled structures to a sparse potential without going through the old ones again."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from mekrr.data import Structure
+from mekrr.errors import DataError
+from mekrr.features import structure_hash
+from mekrr.potential.fitted import Fitted, TrainingLabels
+from mekrr.potential.fitting import FitJob, labels_of, sparse_data, training_data
+from mekrr.potential.record import data_record
+from mekrr.potential.sparse import SparseModel
+from mekrr.potential.sparse_training import Basis
+from mekrr.prior import Compositions, Prior, column_coefficients, fit_prior
+from mekrr.typing import Float, Tensor
+
+HASH_DIGITS = 16
+
+
+def new_structures(fitted: Fitted, structures: Sequence[Structure]) -> list[Structure]:
+    """Those that are not in the training set.
+
+    Raises:
+        DataError: when none is left, or an element was not there in training.
+        ValueError: for a potential of the exact solver.
+    """
+    if not isinstance(fitted.model, SparseModel):
+        raise ValueError("only potentials of the sparse solver can be updated; fit again with all structures")
+    if fitted.facts["options"]["isolated_atoms"]:
+        raise ValueError("a prior that isolated atoms have fixed is not fitted again; fit again with all structures")
+    known = set(fitted.facts["data"]["hashes"])
+    found = [s for s in structures if structure_hash(s.atoms)[:HASH_DIGITS] not in known]
+    if not found:
+        raise DataError(f"all {len(structures)} structures are in the training set already; there is nothing to add")
+    strangers = {int(z) for s in found for z in s.species} - fitted.known_species
+    if strangers:
+        raise DataError(
+            f"elements with atomic numbers {sorted(strangers)} were not in training, so no inducing environment stands "
+            "for them; fit again with all structures"
+        )
+    return found
+
+
+def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks: list[str]) -> Fitted:
+    """The potential of old and new structures, with the same hyperparameters and inducing environments.
+
+    The prior is fitted again to all labels. After a fit with exact forces, the probed equations stand for the old
+    structures' curvature around the full solution, and the new structures enter through their probes.
+
+    Args:
+        fitted: the potential; its structures are not needed.
+        job: with the new structures.
+        errors: DFT minus prediction before the update, eV.
+        remarks: what to know, kept with the potential.
+    """
+    model = fitted.model
+    assert isinstance(model, SparseModel)
+    base = training_data(job, fitted.layers)
+    elements = tuple(sorted(fitted.known_species))
+    data = sparse_data(job, base, bool(fitted.facts["solver"]["forces"]), elements)
+    basis = Basis(
+        data,
+        base.extraction,
+        model.scaler,
+        model.inducing,
+        base.extraction.environments,
+        model.kernel,
+        model.species_weight,
+        model.weights,
+        model.L,
+        model.jitter,
+    )
+    equations = model.equations + basis.equations()
+    labels = _joined(fitted.labels, labels_of(base, errors))
+    priors = {p.name: _refitted(p.name, labels) for p in (fitted.prior, fitted.baseline, fitted.reference) if p}
+    prior, columns = priors[fitted.prior.name]
+    gram = equations.total + model.ridge * torch.eye(len(equations.total), dtype=torch.float64)
+    whitened = torch.cholesky_solve((equations.moments @ columns)[:, None], torch.linalg.cholesky(gram))
+    coefficients = torch.linalg.solve_triangular(model.L.T, whitened, upper=True)[:, 0]
+    return Fitted(
+        replace(model, coefficients=coefficients, equations=equations),
+        labels,
+        prior,
+        None if fitted.baseline is None else priors[fitted.baseline.name][0],
+        priors[fitted.reference.name][0],
+        fitted.layers,
+        _facts(fitted, job, remarks),
+    )
+
+
+def _joined(old: TrainingLabels, new: TrainingLabels) -> TrainingLabels:
+    return TrainingLabels(*(torch.cat([a, b]) for a, b in zip(vars(old).values(), vars(new).values(), strict=True)))
+
+
+def _refitted(name: str, labels: TrainingLabels) -> tuple[Prior, Float[Tensor, "columns"]]:
+    """A prior fitted to all labels, and its combination of the target columns."""
+    compositions = Compositions.of(labels.species, labels.n_atoms)
+    own = labels.backbone_energies
+    own_or_none = None if bool(own.isnan().any()) else own
+    prior, linear, design = fit_prior(name, labels.energies, compositions, own_or_none, labels.weights)
+    return prior, column_coefficients(design, linear.beta, compositions.elements)
+
+
+def _facts(fitted: Fitted, job: FitJob, remarks: list[str]) -> dict[str, Any]:
+    added = data_record(job.structures, bool(fitted.facts["solver"]["forces"]))
+    old = fitted.facts["data"]
+    joined = added | {
+        "sha256": f"{old['sha256']}+{added['sha256']}",
+        "smallest": min(old["smallest"], added["smallest"]),
+        "largest": max(old["largest"], added["largest"]),
+        "elements": sorted({*old["elements"], *added["elements"]}),
+        "sources": sorted({*old["sources"], *added["sources"]}),
+        "hashes": [*old["hashes"], *added["hashes"]],
+    }
+    joined |= {
+        name: old[name] + added[name] for name in ("n_structures", "n_atoms", "n_force_components", "n_stresses")
+    }
+    return fitted.facts | {
+        "data": joined,
+        "updates": [*fitted.facts.get("updates", []), {"n_structures": added["n_structures"]}],
+        "warnings": [*fitted.facts["warnings"], *remarks],
+    }
