@@ -34,7 +34,8 @@ def bars(name: str, groups: Sequence[Group], metric: str, title: str) -> Panel |
     methods = list(dict.fromkeys(group.method for group in groups))
     colours = [COLOURS[methods.index(group.method) % len(COLOURS)] for group, _ in shown]
     trace = go.Bar(
-        y=names, x=means, orientation="h", marker={"color": colours}, error_x={"array": errors, "color": INK},
+        y=names, x=means, orientation="h", marker={"color": colours},
+        error_x={"array": errors, "color": INK, "visible": any(errors)},
         hovertemplate="%{y}: %{x:.4~g}<extra></extra>",
     )  # fmt: skip
     figure = go.Figure(
@@ -65,8 +66,8 @@ def curves(name: str, heading: str, series: Curves, x_title: str, y_title: str, 
         lines.append(
             go.Scatter(
                 x=x, y=y, name=plain(label), mode="markers" if is_mark else "lines+markers", marker=marker,
-                line={"color": COLOURS[k % len(COLOURS)], "width": 2}, error_y={"array": error, "thickness": 1},
-                hovertemplate="%{x:.4~g}: %{y:.4~g}",
+                line={"color": COLOURS[k % len(COLOURS)], "width": 2},
+                error_y={"array": error, "thickness": 1, "visible": any(error)}, hovertemplate="%{x:.4~g}: %{y:.4~g}",
             )
         )  # fmt: skip
     x_axis = log_axis(x_title, min(xs) / 1.15, max(xs) * 1.15) if log_x else {"title": {"text": x_title}}

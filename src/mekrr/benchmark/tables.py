@@ -151,6 +151,8 @@ def _constant(groups: Sequence[Group]) -> list[str]:
     """Labels that all rows share, for the title."""
     names = dict.fromkeys(name for group in groups for name in group.labels)
     shared = {name: {str(group.labels.get(name)) for group in groups} for name in names}
+    tested = {group.test for group in groups} - {"test"}
+    shared |= {"tested on": tested} if tested else {}
     return [f"{name} {values.pop()}" for name, values in shared.items() if len(values) == 1]
 
 

@@ -88,6 +88,7 @@ def benchmark(
     if json:
         print_json(outcome.record())
         return
+    out.print(f"[bold]{escape(chosen_task.title)}[/bold]")
     for note in outcome.notes:
         out.print(escape(note), soft_wrap=True, highlight=False)
     for table in outcome.finding.tables:
@@ -111,6 +112,7 @@ class _Told:
 
 def _print(table: Table) -> None:
     """At its full width: a numeric table that is folded cannot be read, and what is redirected has no width."""
+    out.print(f"\n[bold]{escape(table.title)}[/bold]", soft_wrap=True, highlight=False)
     shown = printed(table)
     wide = out.options.update(width=500)
     Console(width=max(out.width, Measurement.get(out, wide, shown).maximum)).print(shown)
@@ -120,7 +122,7 @@ def _print(table: Table) -> None:
 
 def printed(table: Table) -> RichTable:
     """A table for the terminal."""
-    shown = RichTable(title=escape(table.title), title_justify="left", box=None, pad_edge=False)
+    shown = RichTable(box=None, pad_edge=False)
     for k, column in enumerate(table.columns):
         is_number = k in table.numeric
         shown.add_column(escape(column), justify="right" if is_number else "left", no_wrap=True)

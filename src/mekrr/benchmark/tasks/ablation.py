@@ -46,7 +46,7 @@ class Ablation(Task):
 
     def find(self, results: Sequence[Result]) -> Finding:
         """One table, one figure an ingredient."""
-        return Finding([main_table(results, self.title, NOTE)], _panels(results))
+        return Finding([main_table(results, "Errors", NOTE)], _panels(results))
 
 
 def variants(spec: str) -> list[tuple[str, str, dict[str, Any]]]:

@@ -45,7 +45,7 @@ class LearningCurve(Task):
             series = series_of(groups, LABEL, metric)
             if series:
                 panels.append(curves(f"curve-{metric}", title, series, LABEL, title))
-        return Finding([main_table(results, self.title)], panels)
+        return Finding([main_table(results, "Errors")], panels)
 
 
 def doubling(most: int, first: int = 25) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ class Same(Task):
 
     def find(self, results: Sequence[Result]) -> Finding:
         """One table; one figure a split and quantity."""
-        return Finding([main_table(results, self.title)], error_bars(results))
+        return Finding([main_table(results, "Errors")], error_bars(results))
 
 
 def error_bars(results: Sequence[Result]) -> list[Panel]:

@@ -56,7 +56,7 @@ class Sensitivity(Task):
             "Energy RMSE in meV/atom on the grid around the choice; layers, prior and species weight as chosen.",
         )  # fmt: skip
         panels = [drawn for result in done[:1] for drawn in _panels(result.record["surface"])]
-        return Finding([main_table(results, self.title), *([table] if rows else [])], panels, [_sentence(done)])
+        return Finding([main_table(results, "Errors"), *([table] if rows else [])], panels, [_sentence(done)])
 
 
 def _lowest(errors: Sequence[Sequence[float]]) -> Point:

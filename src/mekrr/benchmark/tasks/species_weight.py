@@ -47,7 +47,7 @@ class SpeciesWeight(Task):
         fixed = [group for group in groups if group.labels[LABEL] != AUTO and group.done]
         chosen = [group for group in groups if group.labels[LABEL] == AUTO and group.done]
         panels = [*_error_panels(fixed, chosen), *_element_panels(fixed)] if fixed else []
-        tables = [main_table(results, self.title), *_element_tables(fixed)]
+        tables = [main_table(results, "Errors"), *_element_tables(fixed)]
         return Finding(tables, panels, [s for group in chosen for s in _sentences(group, fixed)])
 
 

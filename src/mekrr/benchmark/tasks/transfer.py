@@ -38,7 +38,7 @@ class Transfer(Task):
 
     def find(self, results: Sequence[Result]) -> Finding:
         """One table; one figure a pair and quantity."""
-        return Finding([main_table(results, self.title)], error_bars(results))
+        return Finding([main_table(results, "Errors")], error_bars(results))
 
 
 def _pairs(inputs: Inputs) -> list[tuple[DataSet, DataSet]]:

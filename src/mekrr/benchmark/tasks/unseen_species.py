@@ -55,7 +55,7 @@ class UnseenSpecies(Task):
     def find(self, results: Sequence[Result]) -> Finding:
         """Errors and deviations with and without the element."""
         groups = grouped(results)
-        return Finding([_table(groups, self.title)], list(_panels(groups)), _sentences(groups))
+        return Finding([_table(groups, "Errors")], list(_panels(groups)), _sentences(groups))
 
 
 def _elements(structures: Sequence[Structure]) -> list[int]:
