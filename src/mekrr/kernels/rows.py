@@ -54,7 +54,7 @@ def mixed(
     species_weight: float,
 ) -> Float[Tensor, "rows columns"]:
     """k_w from k."""
-    return values * torch.where(species[:, None] == other[None, :], 1.0, 1.0 - species_weight)
+    return torch.where(species[:, None] == other[None, :], values, (1.0 - species_weight) * values)
 
 
 def design_rows(
