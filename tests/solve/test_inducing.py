@@ -1,0 +1,93 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mekrr.features import Environments
+from mekrr.solve import choose_inducing, default_count
+from mekrr.solve.inducing import quotas
+
+
+def environments(counts: dict[int, int], n_features: int = 3, seed: int = 0):
+    """One structure with so many atoms of each species, in mixed order."""
+    species = torch.cat([torch.full((n,), z) for z, n in counts.items()])
+    generator = torch.Generator().manual_seed(seed)
+    species = species[torch.randperm(len(species), generator=generator)]
+    features = torch.randn(len(species), n_features, generator=generator, dtype=torch.float64)
+    return Environments(features, species, torch.tensor([len(species)]))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.data())
+def test_quotas_fill_the_count_and_cover_every_species(atoms, data):
+    counts = {z + 1: n for z, n in enumerate(atoms)}
+    count = data.draw(st.integers(len(atoms), sum(atoms) + 5))
+    found = quotas(environments(counts), count)
+    assert sum(found.values()) == min(count, sum(atoms))
+    assert all(1 <= found[z] <= n for z, n in counts.items())
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=4), st.data())
+def test_rarer_species_are_represented_more_completely(atoms, data):
+    """Ordered by their numbers of atoms, quotas do not fall and, but for rounding, shares of the atoms do not rise."""
+    counts = {z + 1: n for z, n in enumerate(sorted(atoms))}
+    found = quotas(environments(counts), data.draw(st.integers(len(atoms), sum(atoms))))
+    for z in range(1, len(atoms)):
+        assert found[z] <= found[z + 1] + 1
+        assert (found[z] + 1) / counts[z] >= (found[z + 1] - 1) / counts[z + 1]
+
+
+def test_a_rare_species_is_complete():
+    x = environments({6: 4, 8: 8, 29: 400})
+    chosen = choose_inducing(x, 120)
+    species = x.species[chosen]
+    assert len(chosen) == len(torch.unique(chosen)) == 120
+    assert int((species == 6).sum()) == 4
+    assert int((species == 29).sum()) > 90
+
+
+def test_chosen_rows_are_grouped_by_species():
+    x = environments({1: 20, 6: 30, 29: 50})
+    species = x.species[choose_inducing(x, 40)]
+    assert torch.equal(species, species.sort().values)
+
+
+def test_more_than_there_are_means_all():
+    x = environments({1: 5, 29: 9})
+    assert torch.equal(choose_inducing(x, 1000).sort().values, torch.arange(14))
+
+
+def test_too_few_for_the_species_is_an_error():
+    x = environments({1: 5, 6: 5, 29: 9})
+    assert len(choose_inducing(x, 3)) == 3
+    with pytest.raises(ValueError, match="2 inducing environments cannot cover 3 species; give at least 3"):
+        choose_inducing(x, 2)
+
+
+def test_the_chosen_spread_out():
+    """Three tight clusters of very different sizes: farthest points take one of each, random ones would not."""
+    features = torch.tensor([[0.0, 0.0]] * 50 + [[9.0, 0.0]] + [[0.0, 9.0]], dtype=torch.float64)
+    features += 0.01 * torch.randn(52, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = Environments(features, torch.full((52,), 29), torch.tensor([52]))
+    assert {50, 51} < set(choose_inducing(x, 3).tolist())
+
+
+def test_duplicated_environments_are_chosen_without_repeating_a_row():
+    features = torch.ones(30, 3, dtype=torch.float64)
+    features[:3] += torch.eye(3, dtype=torch.float64)
+    x = Environments(features, torch.full((30,), 29), torch.tensor([30]))
+    assert len(torch.unique(choose_inducing(x, 8))) == 8
+
+
+def test_very_many_candidates_are_thinned_by_the_seed(monkeypatch):
+    monkeypatch.setattr("mekrr.solve.inducing.CANDIDATES", 30)
+    x = environments({29: 200})
+    first, same, other = (choose_inducing(x, 10, seed) for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("n", "count"), [(20, 20), (150, 100), (600, 300), (10_000, 1500)])
+def test_default_count(n, count):
+    assert default_count(environments({29: n}, n_features=1)) == count
