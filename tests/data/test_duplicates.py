@@ -54,3 +54,12 @@ def test_forces_of_reordered_atoms(slab):
 def test_none_and_one():
     assert len(duplicate_groups([])) == 0
     np.testing.assert_array_equal(duplicate_groups([Structure(molecule("H2O"))]), [0])
+
+
+def test_supercells_of_different_structures_differ():
+    atoms = fcc111("Cu", (2, 1, 2), vacuum=6.0, periodic=True)
+    other = atoms.copy()
+    other.positions[0] += 0.2
+    for repeats in ((2, 2, 2), (3, 3, 1), (4, 2, 1)):
+        structures = [Structure(a.repeat(repeats)) for a in (atoms, other, atoms)]
+        np.testing.assert_array_equal(duplicate_groups(structures), [0, 1, 0])

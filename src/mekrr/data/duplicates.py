@@ -15,6 +15,9 @@ from mekrr.typing import Int, ndarray
 TOLERANCE = 2e-5
 """Structures whose sketches differ by less are equal: positions agree to about 1e-4 Angstrom."""
 
+COINCIDENCE = 1e-2
+"""Angstrom; looser than the sketch, which decides: atoms are never so near to one another."""
+
 _WAVES = np.array(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [1, -1, 2], [2, 1, -1], [-1, 2, 1], [3, 1, 2], [1, 3, -2], [2, -2, 3]]
 )
@@ -41,11 +44,30 @@ def duplicate_groups(structures: Sequence[Structure]) -> Int[ndarray, "structure
 def _first_equal(family: Sequence[Atoms]) -> np.ndarray:
     """For each of some structures of one composition, the position of the first that equals it."""
     sketches = np.stack([_sketch(atoms) for atoms in family])
-    pairs = cKDTree(sketches).query_pairs(TOLERANCE, output_type="ndarray")
+    alike = cKDTree(sketches).query_pairs(TOLERANCE, output_type="ndarray")
+    pairs = np.array([pair for pair in alike if _coincide(family[pair[0]], family[pair[1]])], dtype=int).reshape(-1, 2)
     links = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(family),) * 2)
     _, component = connected_components(links, directed=False)
     _, first_of = np.unique(component, return_index=True)
     return first_of[component]
+
+
+def _coincide(one: Atoms, other: Atoms) -> bool:
+    """Whether every atom of one lies on an atom of the same species of the other.
+
+    Sketches alone do not tell: all their waves vanish for the supercell of any structure.
+    """
+    cell = one.cell.complete()
+    here, there = (cell.scaled_positions(atoms.positions) for atoms in (one, other))
+    distance, partner = cKDTree(_wrapped(there), boxsize=1.0).query(_wrapped(here))
+    matched = len(set(partner.tolist())) == len(one)
+    reach = COINCIDENCE / np.linalg.norm(cell.array, axis=1).min()
+    return bool(matched and distance.max() < reach and np.array_equal(one.numbers, other.numbers[partner]))
+
+
+def _wrapped(scaled: np.ndarray) -> np.ndarray:
+    """Scaled positions in [0, 1), rounding included."""
+    return scaled % 1.0 % 1.0
 
 
 def _sketch(atoms: Atoms) -> np.ndarray:

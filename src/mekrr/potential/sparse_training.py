@@ -35,6 +35,7 @@ from mekrr.solve import (
 )
 from mekrr.tune import (
     FORCE_WEIGHTS,
+    LENGTH_SCALES,
     RIDGES,
     Choice,
     PriorColumns,
@@ -200,6 +201,7 @@ def choose_sparse(
         weights = (float(options.force_weight),)
     grid = grid_of(options)
     grid = grid if grid.ridge_fixed else replace(grid, ridges=RIDGES)
+    grid = grid if grid.length_scale_fixed else replace(grid, length_scales=LENGTH_SCALES)
     return search_sparse(
         SparseProblem(
             layer_candidates(options, backbone),

@@ -16,17 +16,23 @@ def default_count(x: Environments) -> int:
 
 
 def quotas(x: Environments, count: int) -> dict[int, int]:
-    """Inducing environments of each species: equal shares, what a rare species cannot fill goes to the others.
+    """Inducing environments of each species: shares that go with the square root of its number of atoms.
+
+    A rare adsorbate does not drown among the atoms of its slab, and the slab is not starved for it either. What a
+    species cannot fill goes to the others.
 
     Args:
         x: training environments.
         count: in all.
     """
     species, atoms = torch.unique(x.species, return_counts=True)
-    left, shares = min(count, len(x.species)), {}
-    for position, k in enumerate(atoms.argsort().tolist()):
-        shares[int(species[k])] = min(int(atoms[k]), left // (len(species) - position))
+    roots = atoms.double().sqrt()
+    left, weight, shares = min(count, len(x.species)), float(roots.sum()), {}
+    for k in (atoms / roots).argsort().tolist():  # those that fill up first come first
+        share = max(1, round(left * float(roots[k]) / weight))
+        shares[int(species[k])] = min(int(atoms[k]), share)
         left -= shares[int(species[k])]
+        weight -= float(roots[k])
     return shares
 
 

@@ -5,6 +5,7 @@ from mekrr.tune.problem import MEDIAN, FeatureCandidate, Grid, PriorCandidate, T
 from mekrr.tune.search import Choice, SearchProblem, search
 from mekrr.tune.sparse import (
     FORCE_WEIGHTS,
+    LENGTH_SCALES,
     RIDGES,
     PriorColumns,
     Probed,
@@ -21,6 +22,7 @@ __all__ = [
     "CRITERIA",
     "CRITERION_NAMES",
     "FORCE_WEIGHTS",
+    "LENGTH_SCALES",
     "MEDIAN",
     "RIDGES",
     "Choice",

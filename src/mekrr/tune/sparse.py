@@ -32,7 +32,8 @@ from mekrr.typing import Float, Int, Tensor
 SCREENING = (50, 200)  # structures and inducing environments on which layers are screened
 SEARCH = (120, 400)  # and on which the rest is chosen
 FORCE_WEIGHTS = tuple(10.0 ** (-5 + 0.5 * step) for step in range(11))
-RIDGES = tuple(10.0 ** (-8 + 0.5 * step) for step in range(19))
+RIDGES = tuple(10.0 ** (-10 + 0.5 * step) for step in range(23))
+LENGTH_SCALES = tuple(16.0 / 2 ** (rung / 2) for rung in range(9))  # in units of sqrt(features)
 FINALISTS = 2
 
 Point = tuple[int, int, int]
@@ -312,7 +313,7 @@ def _coarse(n: int) -> list[int]:
     """Every other length scale of eight, the ends and the middle of a longer axis, everything of a short one."""
     if n <= 2:
         return list(range(n))
-    return list(range(1, n, 2)) if n <= 8 else sorted({0, n // 2, n - 1})
+    return list(range(1, n, 2)) if n <= 9 else sorted({0, n // 2, n - 1})
 
 
 def _subset(n_structures: int, size: int, seed: int) -> Int[Tensor, "chosen"]:
