@@ -82,7 +82,7 @@ if __name__ == "__main__":
     ).fit(train)
     seconds = time.perf_counter() - started
     facts = potential.fitted_.facts
-    found = mekrr.evaluate(potential, test)
+    found = mekrr.evaluate(potential, test, force_uncertainty=arguments.force_uncertainty)
     print(
         json.dumps(
             {
