@@ -147,11 +147,7 @@ def probe(
     if cache is None:
         folder = tempfile.TemporaryDirectory(prefix="mekrr-")
         cache = FeatureCache(Path(folder.name))
-    what = [_what(s, probes, seed) for s in structures]
-    keys = [
-        None if w is None else cache.key(s.atoms, backbone.identity, layers, backbone.dtype, w)
-        for s, w in zip(structures, what, strict=True)
-    ]
+    keys = [cache_key(cache, s, backbone, layers, probes, seed) for s in structures]
     widths = tuple(backbone.layer_widths[name] for name in layers)
     store = DerivativeStore(tuple(layers), widths, keys, cache, folder=folder)
     wanted = [t for t, key in enumerate(keys) if key is not None]
@@ -173,14 +169,25 @@ def probe(
     return store
 
 
-def _what(structure: Structure, probes: int | str, seed: int) -> str | None:
-    """Names what is computed: the directions depend on the labels, the number of probes and the seed."""
+def cache_key(
+    cache: FeatureCache,
+    structure: Structure,
+    backbone: Backbone,
+    layers: Sequence[str],
+    probes: int | str,
+    seed: int,
+) -> str | None:
+    """Key of a structure's derivatives, None without labels for them.
+
+    The directions depend on the labels, the number of probes and the seed.
+    """
     if structure.forces is None and structure.stress is None:
         return None
     digest = hashlib.sha256()
     for label in (structure.forces, structure.stress):
         digest.update(b"-" if label is None else np.ascontiguousarray(label, dtype="<f8").tobytes())
-    return f"probes {probes} {seed} {digest.hexdigest()}"
+    what = f"probes {probes} {seed} {digest.hexdigest()}"
+    return cache.key(structure.atoms, backbone.identity, layers, backbone.dtype, what)
 
 
 def _groups(structures: Sequence[Structure], missing: Sequence[int], probes: int | str) -> Iterator[list[int]]:
