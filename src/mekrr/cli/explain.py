@@ -1,0 +1,121 @@
+"""mekrr explain."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mekrr.cli.console import Stages, out, print_json
+from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
+from mekrr.cli.outputs import require_writable
+from mekrr.cli.tables import number
+from mekrr.data import read_structures
+from mekrr.potential import KernelPotential
+
+if TYPE_CHECKING:
+    from mekrr.explain import Explanation
+    from mekrr.explain.tables import AtomRow, GroupRow, SpeciesRow
+
+
+def explain_command(
+    model: ModelArgument,
+    data: DataArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="An HTML page with a 3D viewer; needs mekrr[explain]."),
+    ] = None,
+    index: IndexOption = ":",
+    device: DeviceOption = "auto",
+    trust_checkpoint: TrustOption = False,
+    json: JsonOption = False,
+) -> None:
+    """What the energies of DATA are made of: by atom and element, by what MODEL remembers, and how near that is."""
+    from mekrr.explain import explain, require_viewer, write_page  # jinja2 and the page's parts are only needed here
+
+    if output is not None:
+        require_writable(output)
+        require_viewer()
+    potential = KernelPotential.load(model, device, trust_checkpoint)
+    structures = read_structures(data, index=index, require_energy=False)
+    with Stages() as stages:
+        found = explain(potential, structures, stages)
+    if output is not None:
+        write_page(output, found)
+    if json:
+        _print_json(found)
+    else:
+        _print(found, output)
+
+
+def _print_json(found: "Explanation") -> None:
+    from mekrr.explain.record import record
+
+    print_json(record(found))
+
+
+def _print(found: "Explanation", output: Path | None) -> None:
+    from mekrr.explain import tables
+
+    model = found.fitted.model
+    size = f"{len(found.n_atoms)} structures, {len(found.species)} atoms"
+    options = f"prior {found.fitted.prior.name}, species weight {found.fitted.species_weight:.2f}"
+    out.print(f"{size}; {model.solver} solver, {options}", soft_wrap=True)
+    out.print(_species_table(tables.species_rows(found)))
+    if found.kernel_by_species is not None:
+        out.print(_leaning_table(tables.species_rows(found)))
+    out.print(_group_table(tables.group_rows(found)))
+    out.print(_atom_table(tables.furthest_atoms(found), "furthest from the training data"))
+    uncertain = tables.most_uncertain_atoms(found)
+    if uncertain:
+        out.print(_atom_table(uncertain, "most uncertain"))
+    for note in tables.notes(found):
+        out.print(f"- {note}", soft_wrap=True, highlight=False)
+    if output is not None:
+        out.print(f"wrote {output}", soft_wrap=True, highlight=False)
+
+
+def _species_table(rows: "list[SpeciesRow]") -> Table:
+    table = Table(title="energy of an atom, eV: mean and spread", title_justify="left")
+    table.add_column("", min_width=2, no_wrap=True)
+    known = rows[0].deviation is not None
+    for head in ("atoms", "energy", "prior", "kernel", *(["deviation"] if known else []), "beyond\nusual"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        spreads = (f"{s.mean:.3f}±{s.spread:.3f}" for s in (row.energy, row.prior, row.kernel))
+        deviation = [number(row.deviation)] if known else []
+        table.add_row(row.symbol, str(row.n_atoms), *spreads, *deviation, f"{100 * row.beyond:.0f}%")
+    return table
+
+
+def _leaning_table(rows: "list[SpeciesRow]") -> Table:
+    table = Table(title="kernel part of an atom, eV, by the inducing environments weighed", title_justify="left")
+    table.add_column("")
+    for symbol in rows[0].leans_on:
+        table.add_column(symbol, justify="right")
+    for row in rows:
+        table.add_row(row.symbol, *(f"{value:.3f}" for value in row.leans_on.values()))
+    return table
+
+
+def _group_table(rows: "list[GroupRow]") -> Table:
+    table = Table(title="what the energies lean on most, on average", title_justify="left")
+    for name in ("", "size of\nweight", "mean\nweight", "value\neV", "contribution\neV"):
+        table.add_column(name, justify="right" if name else "left")
+    for row in rows:
+        signed = (f"{value:+.3f}" for value in (row.weight, row.value, row.contribution))
+        table.add_row(row.name, f"{row.size:.3f}", *signed)
+    return table
+
+
+def _atom_table(rows: "list[AtomRow]", title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    known = rows[0].deviation is not None
+    heads = ["structure", "atom", "distance\nover usual", *(["deviation\neV"] if known else []), "nearest"]
+    for head in heads:
+        table.add_column(head, justify="right" if "\n" in head else "left", overflow="fold")
+    for row in rows:
+        deviation = [number(row.deviation)] if known else []
+        atom = f"{row.symbol} {row.atom}"
+        table.add_row(row.where, atom, number(row.novelty), *deviation, row.nearest or "none: never seen")
+    return table

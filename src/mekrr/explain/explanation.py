@@ -1,0 +1,205 @@
+"""Predicted energies taken apart: by atom, by species, and by what the potential remembers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from ase import Atoms
+
+from mekrr.backbones import Backbone
+from mekrr.data import Structure, as_structures
+from mekrr.explain.known import Known
+from mekrr.explain.weights import Weighing
+from mekrr.features import Environments, batches
+from mekrr.features.extraction import BATCH_ATOMS
+from mekrr.graph import build_batch
+from mekrr.kernels import mixed
+from mekrr.potential import Fitted, KernelPotential, StageProgress
+from mekrr.potential.sparse import SparseModel
+from mekrr.typing import Float, Int, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Energies of structures with their parts; atoms are grouped by structure in the order given.
+
+    Attributes:
+        fitted: the potential.
+        structures: explained.
+        known: the environments the potential remembers.
+        species: atomic numbers.
+        n_atoms: of each structure.
+        shift: part of the prior that no geometry changes, eV.
+        backbone: part of the prior that comes from the backbone's energy, eV; 0 for priors without one.
+        kernel: the part that was learned, eV.
+        kernel_by_species: the same, split by the species of the inducing environments weighed, eV; None for the exact
+            solver, which weighs whole structures.
+        elements: of the columns, atomic numbers.
+        deviation: calibrated standard deviation of each atom's energy, eV; None for the exact solver, which has none.
+        energy_std: the same of the total energies, eV.
+        terms: c_g k_g(x) of each group g (training structure, or inducing environment), eV; they add up to the kernel
+            part.
+        weights: a_g(x) of each group; with the values of `weighing` they add up to the kernel part.
+        weighing: what weighs them.
+        nearest: index of the nearest remembered environment of the same species; -1 for a species never seen.
+        distance: to it, between standardised features; infinite for a species never seen.
+    """
+
+    fitted: Fitted
+    structures: list[Structure]
+    known: Known
+    species: Int[Tensor, "atoms"]
+    n_atoms: Int[Tensor, "structures"]
+    shift: Float[Tensor, "atoms"]
+    backbone: Float[Tensor, "atoms"]
+    kernel: Float[Tensor, "atoms"]
+    kernel_by_species: Float[Tensor, "atoms elements"] | None
+    elements: tuple[int, ...]
+    deviation: Float[Tensor, "atoms"] | None
+    energy_std: Float[Tensor, "structures"]
+    terms: Float[Tensor, "structures groups"]
+    weights: Float[Tensor, "structures groups"]
+    weighing: Weighing
+    nearest: Int[Tensor, "atoms"]
+    distance: Float[Tensor, "atoms"]
+
+    @property
+    def prior(self) -> Float[Tensor, "atoms"]:
+        """The part that does not come from the kernel, eV."""
+        return self.shift + self.backbone
+
+    @property
+    def energy(self) -> Float[Tensor, "atoms"]:
+        """Prior and kernel part, eV."""
+        return self.prior + self.kernel
+
+    @property
+    def contributions(self) -> Float[Tensor, "structures groups"]:
+        """Kernel part, split by groups: weights times values, eV."""
+        return self.weights * self.weighing.values
+
+    @property
+    def structure(self) -> Int[Tensor, "atoms"]:
+        """For each atom, the index of its structure."""
+        return torch.repeat_interleave(torch.arange(len(self.n_atoms)), self.n_atoms)
+
+    @property
+    def atom(self) -> Int[Tensor, "atoms"]:
+        """For each atom, its index in its structure."""
+        return torch.cat([torch.arange(n) for n in self.n_atoms.tolist()])
+
+    @property
+    def novelty(self) -> Float[Tensor, "atoms"]:
+        """Distance over what is usual between remembered environments of that species; NaN where nothing is usual."""
+        usual = torch.tensor([self.known.usual.get(z, 0.0) for z in self.species.tolist()], dtype=torch.float64)
+        ratio = self.distance / torch.where(usual > 0, usual, torch.nan)
+        return torch.where(self.distance.isinf(), self.distance, ratio)
+
+    def by_structure(self, values: Float[Tensor, "atoms"]) -> Float[Tensor, "structures"]:
+        """Sums over the atoms of each structure."""
+        return torch.zeros(len(self.n_atoms), dtype=values.dtype).index_add_(0, self.structure, values)
+
+
+def explain(
+    potential: KernelPotential, structures: Sequence[Structure | Atoms], progress: StageProgress | None = None
+) -> Explanation:
+    """Take the energies of structures apart.
+
+    Args:
+        potential: fitted, with the sum embedding.
+        structures: at least one; labels, if any, are not looked at.
+        progress: called with a stage's name, the structures done and the structures in all.
+
+    Raises:
+        ValueError: for a potential with the mean embedding, which has no atomic energies, or no structures.
+        DataError: when a structure has elements the potential cannot treat.
+    """
+    chosen = as_structures(structures)
+    _check(potential, chosen)
+    fitted, backbone = potential.fitted_, potential.backbone
+    known, weighing = Known.of(fitted), Weighing.of(fitted)
+    parts: list[Explanation] = []
+    done = 0
+    for batch in batches([len(s) for s in chosen], potential.options.batch_atoms or BATCH_ATOMS):
+        parts.append(_explain_batch(fitted, backbone, [chosen[t] for t in batch], known, weighing))
+        done += len(batch)
+        if progress is not None:
+            progress("explain", done, len(chosen))
+    return _joined(parts, chosen)
+
+
+def _check(potential: KernelPotential, structures: Sequence[Structure]) -> None:
+    if not structures:
+        raise ValueError("no structures were given; give at least one to explain")
+    potential.check_species([s.atoms for s in structures])
+    if potential.fitted_.embedding != "sum":
+        raise ValueError(
+            f"this potential was fitted with the {potential.fitted_.embedding} embedding, which has no atomic energies "
+            "to explain; fit with --embedding sum"
+        )
+
+
+def _explain_batch(
+    fitted: Fitted, backbone: Backbone, structures: list[Structure], known: Known, weighing: Weighing
+) -> Explanation:
+    raw, own = _observe(fitted, backbone, structures)
+    x = fitted.scaler(raw)
+    expanded = fitted.expansion(x, slopes=False, cross=True)
+    cross = expanded.cross
+    assert cross is not None
+    nearest = known.nearest(x)
+    elements = tuple(torch.unique(known.species).tolist())
+    return Explanation(
+        fitted=fitted,
+        structures=structures,
+        known=known,
+        species=raw.species,
+        n_atoms=raw.n_atoms,
+        shift=fitted.prior.shift_energies(raw.species),
+        backbone=torch.zeros(len(raw.species), dtype=torch.float64) if own is None else fitted.prior.factor * own,
+        kernel=expanded.atomic_energies,
+        kernel_by_species=_by_species(fitted, weighing, x, elements),
+        elements=elements,
+        deviation=fitted.model.atomic_deviation(x) if isinstance(fitted.model, SparseModel) else None,
+        energy_std=fitted.energy_deviation(x, cross),
+        terms=cross * fitted.expansion.coefficients,
+        weights=weighing(cross),
+        weighing=weighing,
+        nearest=nearest.index,
+        distance=nearest.distance,
+    )
+
+
+def _observe(
+    fitted: Fitted, backbone: Backbone, structures: Sequence[Structure]
+) -> tuple[Environments, Float[Tensor, "atoms"] | None]:
+    """Raw environments and the backbone's atomic energies, None where it has none."""
+    graph = build_batch([s.atoms for s in structures], backbone.cutoff, backbone.max_neighbours).to(backbone.device)
+    with torch.no_grad():
+        output = backbone.forward(graph, graph.edge_vectors(), fitted.layers)
+    own = None if output.atomic_energies is None else output.atomic_energies.double().cpu()
+    return Environments(output.features.cpu(), graph.species.cpu(), graph.n_atoms.cpu()), own
+
+
+def _by_species(
+    fitted: Fitted, weighing: Weighing, x: Environments, elements: Sequence[int]
+) -> Float[Tensor, "atoms elements"] | None:
+    """The kernel part of atomic energies by the species of the inducing environments weighed."""
+    if not isinstance(fitted.model, SparseModel):
+        return None
+    u = fitted.model.inducing
+    values = fitted.kernel.values(x.features, u.features)
+    parts = weighing(mixed(values, x.species, u.species, fitted.species_weight)) * weighing.values
+    return torch.stack([parts[:, u.species == z].sum(1) for z in elements], dim=1)
+
+
+def _joined(parts: Sequence[Explanation], structures: list[Structure]) -> Explanation:
+    """Explanations of batches as one."""
+    first = parts[0]
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name, value in vars(first).items()
+        if isinstance(value, Tensor)
+    }
+    return replace(first, structures=structures, **joined)
