@@ -13,6 +13,7 @@ from mekrr.errors import DataError
 from mekrr.features import FeatureCache, extract, probe
 from mekrr.features.extraction import BATCH_ATOMS
 from mekrr.kernels import make_kernel
+from mekrr.potential.advice import label_remarks
 from mekrr.potential.dual import DualModel
 from mekrr.potential.fitted import Fitted, Model, TrainingLabels
 from mekrr.potential.options import AUTO, FitOptions
@@ -117,6 +118,8 @@ def fit_sparse(job: FitJob, forces: bool, remarks: list[str]) -> Fitted:
     """Energies, forces and stress in a basis of inducing environments."""
     base = training_data(job, wanted_layers(job))
     data = sparse_data(job, base, forces)
+    if data.store is not None and job.backbone.has_energy:
+        remarks += label_remarks(data.store)
     with job.watch.stage("kernel"):
         choice = choose_sparse(data, job.options, job.backbone, job.progress)
     with job.watch.stage("solve"):
