@@ -59,7 +59,7 @@ class PriorPaths:
         """df/dh of one draw."""
         found = torch.zeros_like(features)
         for z in torch.unique(species).tolist():
-            weights = self._mixed(int(z))[:, draw]
+            weights = self._mixed(int(z), slice(draw, draw + 1))[:, 0]
             rows = species == z
             if isinstance(self.kernel, LinearKernel):
                 found[rows] = weights / (self.kernel.length_scale * self.n_features**0.5)
@@ -74,10 +74,10 @@ class PriorPaths:
     def _linear(self, features: Float[Tensor, "atoms features"]) -> Float[Tensor, "atoms features"]:
         return features / (self.kernel.length_scale * self.n_features**0.5)
 
-    def _mixed(self, z: int) -> Float[Tensor, "basis draws"]:
+    def _mixed(self, z: int, draws: slice = slice(None)) -> Float[Tensor, "basis draws"]:
         """Weights of the basis functions for one species."""
         w = self.species_weight
-        return (1 - w) ** 0.5 * self._drawn(0) + w**0.5 * self._drawn(z)
+        return (1 - w) ** 0.5 * self._drawn(0)[:, draws] + w**0.5 * self._drawn(z)[:, draws]
 
     def _drawn(self, z: int) -> Float[Tensor, "basis draws"]:
         """Weights shared by all species (0), or those of one."""
