@@ -89,6 +89,11 @@ class Method(ABC):
         return True
 
     @classmethod
+    def ready(cls, options: Mapping[str, Any]) -> bool:
+        """Whether it can run with these options; some bring what is missing otherwise."""
+        return cls.available()
+
+    @classmethod
     def version(cls) -> str:
         """Of the code that decides the result, beside the versions of packages; another one is computed anew."""
         return __version__

@@ -66,7 +66,7 @@ def run_cells(cells: Sequence[Cell], folder: Path, retry: bool = False, tell: Te
 def _result(cell: Cell, folder: Path, retry: bool) -> Result:
     try:
         kind = method_class(cell.method)
-        is_there = kind.available()
+        is_there = kind.ready(cell.options)
     except ImportError as error:
         return Result(cell, "", {"status": "missing", "message": f"cannot be imported: {error}"})
     if not is_there:

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -151,6 +151,11 @@ class SchNetFinetuned(_TrainedSchNet):
         except BackboneUnavailableError:
             return False
         return True
+
+    @classmethod
+    def ready(cls, options: Mapping[str, Any]) -> bool:
+        """Also with a checkpoint of the user's own."""
+        return bool(options.get("checkpoint")) or cls.available()
 
     def _start(self, training: Sequence[Structure]) -> Potential:
         path = Path(self.options.checkpoint) if self.options.checkpoint else fetched_path(SCHNET.card)
