@@ -4,7 +4,7 @@ import typer
 from rich.markup import escape
 
 from mekrr._version import __version__
-from mekrr.cli import benchmark, data_commands, evaluate, explain, fit, md, predict, quickstart
+from mekrr.cli import benchmark, data_commands, evaluate, explain, fit, md, predict, quickstart, select
 from mekrr.cli.backbone_commands import backbones_app
 from mekrr.cli.console import err, out, warnings_on_stderr
 from mekrr.errors import MekrrError
@@ -37,6 +37,7 @@ app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain_command)
+app.command("select")(select.select_command)
 app.command("md")(md.md)
 app.command("benchmark")(benchmark.benchmark)
 app.add_typer(backbones_app, name="backbones")

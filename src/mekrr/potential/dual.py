@@ -8,7 +8,7 @@ import torch
 
 from mekrr.features import Environments, Scaler
 from mekrr.kernels import Expansion, PointwiseKernel, gram_diagonal
-from mekrr.typing import Float, Tensor
+from mekrr.typing import Float, Int, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,24 @@ class DualModel:
         explained = ((cross / scale[:, None]) @ self.half_inverse.T).square().sum(1)
         variance = self.amplitude * ((own - explained).clamp_min(0.0) + self.ridge * noise)
         return variance.sqrt() * scale
+
+    def noise(self, n_atoms: Int[Tensor, "structures"]) -> Float[Tensor, "structures"]:
+        """Variance of an energy label at unit amplitude; the mean embedding's noise is one of energies per atom."""
+        n = n_atoms.double()
+        return self.ridge * (n if self.embedding == "sum" else n.square())
+
+    def posterior_factors(
+        self, cross: Float[Tensor, "structures groups"]
+    ) -> tuple[Float[Tensor, "structures groups"], Float[Tensor, "structures none"]]:
+        """P and Q with K(x, y) - p_x . p_y + q_x . q_y the covariance of total energies, at unit amplitude.
+
+        Q has no columns; K is n_x n_y times the kernel for the mean embedding.
+
+        Args:
+            cross: what the expansion gives for the structures.
+        """
+        explained = cross @ self.half_inverse.T
+        return explained, explained[:, :0]
 
     def tensors(self) -> dict[str, Tensor]:
         """For the model file."""

@@ -88,7 +88,7 @@ class SparseModel:
             cross: what the expansion gives for them.
         """
         own = gram_diagonal(x, self.kernel, "sum", self.species_weight)
-        variance = self._variance(own, cross) + self.ridge * x.n_atoms.double()
+        variance = self._variance(own, cross) + self.noise(x.n_atoms)
         return (self.energy_amplitude * variance).sqrt()
 
     def atomic_deviation(self, x: Environments) -> Float[Tensor, "atoms"]:
@@ -127,6 +127,27 @@ class SparseModel:
             raise ValueError("the potential was trained without forces: deviations of forces are not calibrated")
         noise = self.ridge * self.equations.probed_share / self.weights.force
         return (self.force_amplitude * (variance + noise)).sqrt()
+
+    @property
+    def amplitude(self) -> float:
+        """Calibrated variance scale of energies, by the name it has in the exact solver's model."""
+        return self.energy_amplitude
+
+    def noise(self, n_atoms: Int[Tensor, "structures"]) -> Float[Tensor, "structures"]:
+        """Variance of an energy label at unit amplitude."""
+        return self.ridge * n_atoms.double()
+
+    def posterior_factors(
+        self, cross: Float[Tensor, "structures inducing"]
+    ) -> tuple[Float[Tensor, "structures inducing"], Float[Tensor, "structures inducing"]]:
+        """P and Q with K(x, y) - p_x . p_y + q_x . q_y the covariance of total energies, at unit amplitude.
+
+        The first difference is what the basis cannot express, the last term what the data leave open within it.
+
+        Args:
+            cross: what the expansion gives for the structures.
+        """
+        return cross @ self._half_inverse.T, cross @ self._half_covariance.T
 
     def covariance(
         self, rows: Float[Tensor, "rows inducing"], others: Float[Tensor, "others inducing"]

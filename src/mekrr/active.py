@@ -1,0 +1,337 @@
+"""What to label next: structures of a pool, in the order in which a potential wants them.
+
+The potential's energies are jointly Gaussian, and their covariance does not depend on labels. So a batch can be picked
+before any of it is labelled: take the structure that says most, condition on it as if it were labelled, go on. What an
+observation says is 1/2 log(1 + variance / noise) (MacKay, Neural Comput. 4, 590, 1992), and one after another within
+1 - 1/e of the best batch (Krause, Singh, Guestrin, J. Mach. Learn. Res. 9, 235, 2008); the noise of an energy is
+ridge * n, so structures are compared by variance / n, not by the deviation per atom, which would favour small cells.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from mekrr.data import Structure, as_structures
+from mekrr.errors import DataError
+from mekrr.features import Environments, FeatureCache, extract, structure_hash
+from mekrr.features.extraction import BATCH_ATOMS
+from mekrr.kernels import gram, gram_diagonal, mixed
+from mekrr.potential import KernelPotential
+from mekrr.potential.fitted import Fitted, Model
+from mekrr.prior import NEEDS_BACKBONE
+from mekrr.typing import Float, Int, Tensor
+
+METHODS = ("variance", "atoms", "farthest", "random")
+HASH_DIGITS = 16  # of the structure hashes that a potential records
+NEGLIGIBLE = 0.01  # of the noise: directions with less signal change no variance that could be told from it
+PAIRS_AT_ONCE = 4_000_000
+
+StageProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Indices of structures of the pool that are not chosen from.
+
+    Attributes:
+        training: equal to one of the training set.
+        repeated: equal to an earlier one of the pool.
+        unknown: with elements that the potential cannot treat.
+    """
+
+    training: tuple[int, ...] = ()
+    repeated: tuple[int, ...] = ()
+    unknown: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        words = (
+            (len(self.training), "in the training set"),
+            (len(self.repeated), "equal to another of the pool"),
+            (len(self.unknown), "with unknown elements"),
+        )
+        return ", ".join(f"{count} {text}" for count, text in words if count) or "none"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Structures to label, in the order of choice.
+
+    Attributes:
+        method: one of METHODS.
+        structures: the chosen ones, as they were given.
+        indices: where they stand in the pool.
+        energy_std: deviation of each one's total energy as it is predicted now, eV; noise included.
+        select_std: the same once the energies of those chosen before it are known.
+        n_pool: structures given.
+        skipped: those that could not be chosen.
+    """
+
+    method: str
+    structures: tuple[Structure, ...]
+    indices: tuple[int, ...]
+    energy_std: Float[Tensor, "chosen"]
+    select_std: Float[Tensor, "chosen"]
+    n_pool: int
+    skipped: Skipped
+
+
+def select(
+    potential: KernelPotential,
+    pool: Sequence[Structure | Atoms],
+    count: int,
+    method: str = "variance",
+    seed: int = 0,
+    skip_unknown: bool = False,
+    progress: StageProgress | None = None,
+) -> Selection:
+    """The structures of a pool to label next; labels, if any, are not looked at.
+
+    Args:
+        potential: fitted.
+        pool: candidates; those in the training set, and copies of one another, are left out.
+        count: how many to choose.
+        method: "variance": largest variance / n of the energy, given the energies of those chosen before; "atoms":
+            largest mean variance of the atomic energies, given all atomic energies of those; "farthest": the atom
+            farthest from every environment known; "random".
+        seed: of "random".
+        skip_unknown: leave structures out that have elements the potential cannot treat.
+        progress: called with a stage's name, the units done and the units in all.
+
+    Raises:
+        DataError: for elements that cannot be treated, or more structures asked for than can be chosen from.
+        ValueError: for an unknown method, "atoms" with the mean embedding, or a count below 1.
+    """
+    fitted = potential.fitted_
+    _check(method, count, fitted)
+    structures = as_structures(pool)
+    candidates, skipped = _candidates(potential, structures, skip_unknown)
+    if count > len(candidates):
+        raise DataError(
+            f"{count} structures were asked for, but only {len(candidates)} of the pool of {len(structures)} can be "
+            f"chosen (left out: {skipped}); ask for fewer, or give a larger pool"
+        )
+    x = _environments(potential, [structures[i].atoms for i in candidates], progress)
+    energies = Joint.of_structures(fitted.model, x)
+    order, conditional = choose(energies, fitted.model, x, count, method, seed)
+    chosen = torch.tensor(order)
+    noise, amplitude = energies.noise[chosen], fitted.model.amplitude
+    return Selection(
+        method,
+        tuple(structures[candidates[i]] for i in order),
+        tuple(candidates[i] for i in order),
+        (amplitude * (energies.variance[chosen] + noise)).sqrt(),
+        (amplitude * (conditional + noise)).sqrt(),
+        len(structures),
+        skipped,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """Energies of structures or of single atoms, jointly Gaussian given the training data, at unit amplitude.
+
+    Attributes:
+        model: fitted.
+        x: standardised; each row is a structure, or an atom by itself.
+        owner: the structure that each row belongs to.
+        explained: with K(x, y) - explained_x . explained_y + left_open_x . left_open_y their covariance.
+        left_open: see explained.
+        variance: of each row.
+        noise: of an observation of each row.
+    """
+
+    model: Model
+    x: Environments
+    owner: Int[Tensor, "rows"]
+    explained: Float[Tensor, "rows basis"]
+    left_open: Float[Tensor, "rows basis"]
+    variance: Float[Tensor, "rows"]
+    noise: Float[Tensor, "rows"]
+
+    @staticmethod
+    def of_structures(model: Model, x: Environments) -> "Joint":
+        """Total energies."""
+        own = gram_diagonal(x, model.kernel, model.embedding, model.species_weight)
+        return Joint._of(model, x, torch.arange(x.n_structures), own * _scale(model, x).square())
+
+    @staticmethod
+    def of_atoms(model: Model, x: Environments) -> "Joint":
+        """Atomic energies: each atom as a structure of its own."""
+        single = Environments(x.features, x.species, torch.ones_like(x.species))
+        own = torch.stack([model.kernel.values(h[None], h[None]).squeeze() for h in x.features])
+        return Joint._of(model, single, x.structure, own)
+
+    @staticmethod
+    def _of(model: Model, x: Environments, owner: Int[Tensor, "rows"], own: Float[Tensor, "rows"]) -> "Joint":
+        cross = model.expansion(x, slopes=False, cross=True).cross
+        assert cross is not None
+        explained, left_open = model.posterior_factors(cross)
+        variance = (own - explained.square().sum(1)).clamp_min(0.0) + left_open.square().sum(1)
+        return Joint(model, x, owner, explained, left_open, variance, model.noise(x.n_atoms))
+
+    def covariance(self, rows: Int[Tensor, "chosen"]) -> Float[Tensor, "rows chosen"]:
+        """Of all rows with the chosen ones."""
+        return self._prior(rows) - self.explained @ self.explained[rows].T + self.left_open @ self.left_open[rows].T
+
+    def _prior(self, rows: Int[Tensor, "chosen"]) -> Float[Tensor, "rows chosen"]:
+        """K between all rows and the chosen ones."""
+        x, y, kernel = self.x, self.x[rows], self.model.kernel
+        if len(x.species) == x.n_structures:  # single atoms need no pooling
+            return mixed(kernel.values(x.features, y.features), x.species, y.species, self.model.species_weight)
+        pair = gram(x, y, kernel, self.model.embedding, dtype=torch.float64)
+        return pair.mix(0, self.model.species_weight) * _scale(self.model, x)[:, None] * _scale(self.model, y)
+
+
+def choose(
+    energies: Joint, model: Model, x: Environments, count: int, method: str, seed: int
+) -> tuple[list[int], Float[Tensor, "chosen"]]:
+    """The order of choice, and the variance of each energy given the energies before it, at unit amplitude."""
+    if method == "variance":
+        return condition(energies, count)
+    if method == "atoms":
+        order = condition(Joint.of_atoms(model, x), count)[0]
+    elif method == "farthest":
+        order = farthest(model, x, count)
+    else:
+        order = torch.randperm(x.n_structures, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    return condition(energies, count, order)
+
+
+def condition(
+    joint: Joint, count: int, order: Sequence[int] | None = None
+) -> tuple[list[int], Float[Tensor, "chosen"]]:
+    """Structures one after another, each conditioned on those before.
+
+    Args:
+        joint: of what is observed.
+        count: of structures.
+        order: which; without it the one with the largest mean of variance / noise, each time.
+
+    Returns:
+        The structures, and the sum of their rows' variances when they were chosen.
+    """
+    n = int(joint.owner.max()) + 1
+    rows_of = torch.bincount(joint.owner, minlength=n).double()
+    variance, columns = joint.variance, joint.noise.new_zeros(len(joint.noise), 0)
+    chosen: list[int] = []
+    found: list[Tensor] = []
+    for rank in range(count):
+        score = variance.new_zeros(n).index_add_(0, joint.owner, variance / joint.noise) / rows_of
+        score[chosen] = -torch.inf
+        t = int(score.argmax()) if order is None else order[rank]
+        members = torch.nonzero(joint.owner == t).flatten()
+        found.append(variance[members].sum())
+        residual = joint.covariance(members) - columns @ columns[members].T
+        added = residual @ _whitening(residual[members], float(joint.noise[members[0]]))
+        columns = torch.cat([columns, added], dim=1)
+        variance = (variance - added.square().sum(1)).clamp_min(0.0)
+        chosen.append(t)
+    return chosen, torch.stack(found)
+
+
+def farthest(model: Model, x: Environments, count: int) -> list[int]:
+    """Structures by their atom that is farthest from all known environments of its species, one after another."""
+    centres = model.expansion
+    distance = _nearest(x.features, x.species, centres.centres, centres.species)
+    chosen: list[int] = []
+    for _ in range(count):
+        worst = torch.zeros(x.n_structures, dtype=torch.float64).scatter_reduce_(0, x.structure, distance, "amax")
+        worst[chosen] = -torch.inf
+        chosen.append(int(worst.argmax()))
+        own = x[torch.tensor(chosen[-1:])]
+        distance = torch.minimum(distance, _nearest(x.features, x.species, own.features, own.species))
+    return chosen
+
+
+def _whitening(signal: Float[Tensor, "rows rows"], noise: float) -> Float[Tensor, "rows kept"]:
+    """W with W W' = (signal + noise)^-1, but for directions without signal."""
+    eigenvalues, V = torch.linalg.eigh((signal + signal.T) / 2)
+    kept = eigenvalues > NEGLIGIBLE * noise
+    return V[:, kept] / (eigenvalues[kept] + noise).sqrt()
+
+
+def _nearest(
+    h: Float[Tensor, "atoms features"],
+    species: Int[Tensor, "atoms"],
+    u: Float[Tensor, "known features"],
+    known: Int[Tensor, "known"],
+) -> Float[Tensor, "atoms"]:
+    """Distance to the nearest of the known environments of the same species; infinite where there is none."""
+    found = torch.full((len(h),), torch.inf, dtype=torch.float64)
+    at_once = max(1, PAIRS_AT_ONCE // len(u))
+    for z in torch.unique(species).tolist():
+        others = u[known == z]
+        if len(others):
+            for rows in torch.nonzero(species == z).flatten().split(at_once):
+                found[rows] = torch.cdist(h[rows], others).amin(1)
+    return found
+
+
+def _scale(model: Model, x: Environments) -> Float[Tensor, "structures"]:
+    """From the embedding's function to total energies: the mean embedding is of energies per atom."""
+    n = x.n_atoms.double()
+    return n if model.embedding == "mean" else torch.ones_like(n)
+
+
+def _check(method: str, count: int, fitted: Fitted) -> None:
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    if count < 1:
+        raise ValueError(f"at least one structure must be chosen; got {count}")
+    if method == "atoms" and fitted.embedding == "mean":
+        raise ValueError("the mean embedding has no atomic energies; choose by variance")
+
+
+def _candidates(
+    potential: KernelPotential, structures: Sequence[Structure], skip_unknown: bool
+) -> tuple[list[int], Skipped]:
+    """Indices of what can be chosen, and what cannot."""
+    fitted = potential.fitted_
+    covered = potential.backbone.known_species
+    if fitted.prior.name not in NEEDS_BACKBONE:
+        covered = covered & fitted.known_species
+    trained, seen = set(fitted.facts["data"]["hashes"]), set[str]()
+    kept: list[int] = []
+    training: list[int] = []
+    repeated: list[int] = []
+    unknown: list[int] = []
+    for i, structure in enumerate(structures):
+        digest = structure_hash(structure.atoms)
+        if not set(structure.species.tolist()) <= covered:
+            unknown.append(i)
+        elif digest[:HASH_DIGITS] in trained:
+            training.append(i)
+        elif digest in seen:
+            repeated.append(i)
+        else:
+            kept.append(i)
+        seen.add(digest)
+    if unknown and not skip_unknown:
+        raise DataError(_about_unknown(structures, unknown, covered))
+    return kept, Skipped(tuple(training), tuple(repeated), tuple(unknown))
+
+
+def _about_unknown(structures: Sequence[Structure], unknown: Sequence[int], covered: set[int] | frozenset[int]) -> str:
+    strangers = {int(z) for i in unknown for z in structures[i].species} - covered
+    symbols = ", ".join(chemical_symbols[z] for z in sorted(strangers))
+    return (
+        f"{structures[unknown[0]].where}: {symbols}: elements that the potential cannot treat, in {len(unknown)} of "
+        f"{len(structures)} structures; leave these out with --skip-unknown, or label some by hand and fit again"
+    )
+
+
+def _environments(potential: KernelPotential, atoms: Sequence[Atoms], progress: StageProgress | None) -> Environments:
+    """Standardised, of the potential's layers."""
+    fitted = potential.fitted_
+    extraction = extract(
+        atoms,
+        potential.backbone,
+        fitted.layers,
+        None if potential.cache is None else FeatureCache(potential.cache),
+        potential.options.batch_atoms or BATCH_ATOMS,
+        None if progress is None else lambda done, total: progress("features", done, total),
+    )
+    return fitted.scaler(extraction.environments)
