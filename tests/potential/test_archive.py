@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 import torch
@@ -73,3 +74,17 @@ def test_a_failed_write_leaves_the_old_file(potential, model, monkeypatch):
         potential.save(model)
     assert model.read_bytes() == before
     assert [p.name for p in model.parent.iterdir()] == [model.name]
+
+
+@pytest.mark.parametrize("options", [{"solver": "exact"}, {"embedding": "mean"}, {"forces": False}])
+def test_fits_to_energies_are_saved_and_loaded(alloys, tmp_path, options):
+    fixed = {"layers": "interaction_1", "prior": "backbone", "length_scale": 12.0, "species_weight": 0.5, "ridge": 1e-4}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        potential = KernelPotential("sevennet-0", **(fixed | options)).fit(alloys[:8])
+    assert potential.fitted_.model.solver == "exact"
+    potential.save(tmp_path / "exact.safetensors")
+    loaded = KernelPotential.load(tmp_path / "exact.safetensors")
+    before, after = (p.predict(alloys[8:9], uncertainty=True)[0] for p in (potential, loaded))
+    assert before.energy == after.energy
+    assert before.energy_std == after.energy_std

@@ -81,7 +81,8 @@ def _tensors(fitted: Fitted) -> dict[str, Tensor]:
     labels = {f"labels.{name}": value for name, value in vars(fitted.labels).items()}
     scaler = {"scaler.mean": fitted.scaler.mean, "scaler.scale": fitted.scaler.scale}
     model = {f"model.{name}": tensor for name, tensor in fitted.model.tensors().items()}
-    return {name: tensor.contiguous() for name, tensor in (labels | scaler | model).items()}
+    # Copies: labels and model of an exact fit share tensors, which safetensors refuses.
+    return {name: tensor.contiguous().clone() for name, tensor in (labels | scaler | model).items()}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -153,3 +153,8 @@ def test_divergence_is_said(structures):
 def test_unknown_option_is_refused():
     with pytest.raises(ValueError, match=r"schnet has no option learning_rat; its options are learning_rate"):
         SchNet(Setup(options={"learning_rat": 1}))
+
+
+def test_a_checkpoint_of_ones_own_is_enough():
+    assert SchNetFinetuned.ready({"checkpoint": "mine.pt"})
+    assert SchNetFinetuned.ready({}) == SchNetFinetuned.available()
