@@ -7,8 +7,18 @@ from mekrr.features import Derivatives, Environments
 from mekrr.kernels import Expansion, GaussianKernel
 from mekrr.prior import Compositions, column_coefficients, fit_prior, target_columns
 from mekrr.solve import BlockResiduals
-from mekrr.tune import Grid, PriorColumns, Probed, SparseProblem, best_of, make_block, scores_of, search_sparse
-from mekrr.tune.sparse import SparseSurface
+from mekrr.tune import (
+    Grid,
+    PriorColumns,
+    Probed,
+    SparseProblem,
+    Trial,
+    best_of,
+    make_block,
+    scores_of,
+    search_sparse,
+)
+from mekrr.tune.sparse import SparseSurface, prefer_safe
 from support import random_environments
 
 SIZES = [4, 5, 6, 3] * 8
@@ -194,3 +204,13 @@ def test_environments_stay_grouped_by_structure(problem):
     probed = problem.features(("true",), torch.tensor([3, 1]))
     assert isinstance(probed.environments, Environments)
     assert probed.environments.n_atoms.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(("safe_score", "chosen"), [(0.95, "backbone"), (0.9, "none"), (1.1, "backbone")])
+def test_a_safe_prior_is_preferred_unless_it_is_clearly_worse(safe_score, chosen):
+    def trial(prior, score):
+        return Trial(("a",), prior, 1.0, 0.0, (1.0,), (score,), (1.0,), (1.0,))
+
+    trials = [trial("none", 1.0), trial("backbone", safe_score), trial("backbone", 0.2)]
+    assert prefer_safe(trials, {"backbone"}).prior == chosen
+    assert prefer_safe(trials, set()).prior == max(trials, key=lambda t: t.score).prior

@@ -20,7 +20,7 @@ from mekrr.potential.training import (
     layer_candidates,
     prior_candidates,
 )
-from mekrr.prior import Compositions, column_coefficients, target_columns
+from mekrr.prior import NEEDS_BACKBONE, Compositions, column_coefficients, target_columns
 from mekrr.solve import (
     Block,
     BlockResiduals,
@@ -227,6 +227,7 @@ def prior_columns(name: str, data: SparseData, chosen: Int[Tensor, "chosen"], is
         name,
         column_coefficients(design, linear.beta, data.elements, references),
         column_coefficients(design, linear.beta_without, data.elements, references),
+        name in NEEDS_BACKBONE,
     )
 
 

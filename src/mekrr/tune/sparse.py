@@ -6,7 +6,8 @@ eV/Angstrom comparable without a weight, and means of first powers are not ruled
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,6 +36,7 @@ FORCE_WEIGHTS = tuple(10.0 ** (-5 + 0.5 * step) for step in range(11))
 RIDGES = tuple(10.0 ** (-10 + 0.5 * step) for step in range(23))
 LENGTH_SCALES = tuple(16.0 / 2 ** (rung / 2) for rung in range(9))  # in units of sqrt(features)
 FINALISTS = 2
+SAFETY_MARGIN = 0.08  # a safe prior is taken unless another one is better by more: 8% of the geometric mean error
 
 Point = tuple[int, int, int]
 
@@ -60,11 +62,13 @@ class PriorColumns:
         name: of the prior.
         coefficients: of the fit to all structures.
         without: row t: of the fit without structure t.
+        safe: whether it falls back on a physical model far from the data.
     """
 
     name: str
     coefficients: Float[Tensor, "columns"]
     without: Float[Tensor, "structures columns"]
+    safe: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,16 +301,45 @@ def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -
     for surface in surfaces:
         surface.explore(exhaustive)
     trials = tuple(trial for surface in surfaces for trial in surface.trials)
-    best = best_of(trials)
+    safe = {prior.name for surface in surfaces for prior in surface.priors if prior.safe}
+    best = prefer_safe(trials, safe)
     others = [t for t in trials if (t.layers, t.prior) != (best.layers, best.prior)]
     return Choice(
         best,
         trials,
         tuple(screened),
         best_of(others) if others else None,
-        tuple(_edges(problem, next(s for s in surfaces if best in s.trials), best)),
+        (*_edges(problem, next(s for s in surfaces if best in s.trials), best), *_unsafe(trials, best, safe)),
         sum(surface.factorisations for surface in surfaces),
     )
+
+
+def prefer_safe(trials: Sequence[Trial], safe: Collection[str]) -> Trial:
+    """The best trial, or the best one with a safe prior if that is hardly worse.
+
+    Leave-one-out knows the neighbourhood of the data only, where a prior without a model can win by little and be far
+    off elsewhere.
+    """
+    best = best_of(trials)
+    candidates = [trial for trial in trials if trial.prior in safe]
+    if not candidates:
+        return best
+    safest = best_of(candidates)
+    return safest if safest.score > best.score - SAFETY_MARGIN else best
+
+
+def _unsafe(trials: Sequence[Trial], best: Trial, safe: Collection[str]) -> list[str]:
+    """What a prior without a model costs far away, where it was chosen over a safe one."""
+    candidates = [trial for trial in trials if trial.prior in safe]
+    if best.prior in safe or not candidates:
+        return []
+    other = best_of(candidates)
+    worse = 100 * (math.exp(best.score - other.score) - 1)
+    return [
+        f"the prior {best.prior!r} was chosen: far from the training data the potential has no physical model to fall "
+        f"back on. With the prior {other.prior!r}, errors near the data are {worse:.0f}% larger; take it if the "
+        "potential will meet structures unlike its data"
+    ]
 
 
 def _coarse(n: int) -> list[int]:
