@@ -160,7 +160,8 @@ def test_a_search_on_a_subset_depends_on_the_seed_alone(problem, monkeypatch):
     assert first.scores != other.scores
 
 
-def test_an_optimum_on_the_edge_is_said(problem):
+def test_an_optimum_on_the_edge_is_said(problem, monkeypatch):
+    monkeypatch.setattr("mekrr.tune.sparse.SHORTEST_MARGIN", 1e-12)
     far = replace(GRID, length_scales=(0.05, 0.05 / 2**0.5, 0.025), species_weights=(0.6,))
     choice = search_sparse(replace(problem, grid=far, force_weights=(1e-2,)), 0)
     assert any("length scale" in w and "on the edge" in w for w in choice.warnings)
@@ -204,6 +205,14 @@ def test_environments_stay_grouped_by_structure(problem):
     probed = problem.features(("true",), torch.tensor([3, 1]))
     assert isinstance(probed.environments, Environments)
     assert probed.environments.n_atoms.tolist() == [3, 5]
+
+
+def test_the_shortest_length_scale_that_is_hardly_worse_is_taken():
+    trials = [
+        Trial(("a",), "backbone", scale, 0.0, (1.0,), (score,), (1.0,), (1.0,))
+        for scale, score in ((8.0, 1.0), (4.0, 0.99), (2.0, 0.98), (1.0, 0.9))
+    ]
+    assert prefer_safe(trials, {"backbone"}).length_scale == 2.0
 
 
 @pytest.mark.parametrize(("safe_score", "chosen"), [(0.95, "backbone"), (0.9, "none"), (1.1, "backbone")])

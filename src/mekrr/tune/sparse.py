@@ -34,9 +34,10 @@ SCREENING = (50, 200)  # structures and inducing environments on which layers ar
 SEARCH = (120, 400)  # and on which the rest is chosen
 FORCE_WEIGHTS = tuple(10.0 ** (-5 + 0.5 * step) for step in range(11))
 RIDGES = tuple(10.0 ** (-10 + 0.5 * step) for step in range(23))
-LENGTH_SCALES = tuple(16.0 / 2 ** (rung / 2) for rung in range(9))  # in units of sqrt(features)
+LENGTH_SCALES = tuple(16.0 / 2 ** (rung / 2) for rung in range(10))  # in units of sqrt(features)
 FINALISTS = 2
-SAFETY_MARGIN = 0.08  # a safe prior is taken unless another one is better by more: 8% of the geometric mean error
+SAFETY_MARGIN = 0.06  # a safe prior is taken unless another one is better by more: 6% of the geometric mean error
+SHORTEST_MARGIN = 0.03  # and the shortest length scale that is not worse by more
 
 Point = tuple[int, int, int]
 
@@ -164,6 +165,8 @@ class SparseSurface:
         self._evaluate([(rung, w, g) for rung in coarse[0] for w in coarse[1] for g in coarse[2]])
         for prior in self.priors if climb else ():
             self._climb(prior.name)
+            rung, w, g = self._position(prior.name)
+            self._evaluate([(shorter, w, g) for shorter in range(rung + 1, len(self.scales))])
         return best_of(self.trials)
 
     def _axes(self) -> tuple[int, int, int]:
@@ -315,17 +318,20 @@ def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -
 
 
 def prefer_safe(trials: Sequence[Trial], safe: Collection[str]) -> Trial:
-    """The best trial, or the best one with a safe prior if that is hardly worse.
+    """The best trial, or one that is hardly worse with a safe prior and a shorter length scale.
 
-    Leave-one-out knows the neighbourhood of the data only, where a prior without a model can win by little and be far
-    off elsewhere.
+    Leave-one-out knows the neighbourhood of the data only. There a prior without a model can win by little and be far
+    off elsewhere, and the score hardly depends on the length scale, while a long one lets the fit extrapolate like a
+    polynomial instead of falling back on its prior (`benchmarks/forces.py segments` with --option length_scale=...).
     """
     best = best_of(trials)
     candidates = [trial for trial in trials if trial.prior in safe]
-    if not candidates:
-        return best
-    safest = best_of(candidates)
-    return safest if safest.score > best.score - SAFETY_MARGIN else best
+    if candidates and best_of(candidates).score > best.score - SAFETY_MARGIN:
+        best = best_of(candidates)
+    alike = [t for t in trials if (t.layers, t.prior) == (best.layers, best.prior)]
+    near = [t for t in alike if t.score > best.score - SHORTEST_MARGIN]
+    shortest = min(trial.length_scale for trial in near)
+    return best_of([trial for trial in near if trial.length_scale == shortest])
 
 
 def _unsafe(trials: Sequence[Trial], best: Trial, safe: Collection[str]) -> list[str]:
@@ -346,7 +352,7 @@ def _coarse(n: int) -> list[int]:
     """Every other length scale of eight, the ends and the middle of a longer axis, everything of a short one."""
     if n <= 2:
         return list(range(n))
-    return list(range(1, n, 2)) if n <= 9 else sorted({0, n // 2, n - 1})
+    return list(range(1, n, 2)) if n <= 10 else sorted({0, n // 2, n - 1})
 
 
 def _subset(n_structures: int, size: int, seed: int) -> Int[Tensor, "chosen"]:
@@ -365,7 +371,7 @@ def _edges(problem: SparseProblem, surface: SparseSurface, best: Trial) -> list[
             f"the best ridge ({best.ridge:.1e}) is the largest tried: the data look like noise to these features"
         )
     scales = surface.scales
-    if len(scales) > 1 and best.length_scale in (scales[0], scales[-1]) and problem.grid.kernel != "linear":
+    if len(scales) > 1 and best.length_scale == scales[0] and problem.grid.kernel != "linear":
         found.append(
             f"the best length scale ({best.length_scale:.3g}) is on the edge of the range tried, "
             f"{scales[-1]:.3g} to {scales[0]:.3g}"
