@@ -371,7 +371,8 @@ def _edges(problem: SparseProblem, surface: SparseSurface, best: Trial) -> list[
             f"the best ridge ({best.ridge:.1e}) is the largest tried: the data look like noise to these features"
         )
     scales = surface.scales
-    if len(scales) > 1 and best.length_scale == scales[0] and problem.grid.kernel != "linear":
+    ends = {scales[0], scales[-1]} & {best_of(surface.trials).length_scale}
+    if len(scales) > 1 and best.length_scale in ends and problem.grid.kernel != "linear":
         found.append(
             f"the best length scale ({best.length_scale:.3g}) is on the edge of the range tried, "
             f"{scales[-1]:.3g} to {scales[0]:.3g}"
