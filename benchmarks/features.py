@@ -83,7 +83,9 @@ def calculator(frames):
     rng = np.random.default_rng(0)
     for atoms in frames:
         labelled.append(Structure(atoms, float(-200 + rng.normal())))
-    fitted = mekrr.KernelPotential("sevennet-0", layers=LAYERS, length_scale=30.0, species_weight=0.5, ridge=1e-4)
+    fitted = mekrr.KernelPotential(
+        "sevennet-0", forces=False, layers=LAYERS, length_scale=30.0, species_weight=0.5, ridge=1e-4
+    )
     fitted.fit(labelled)
     for deviation in (False, True):
         ours = mekrr.Calculator(fitted, uncertainty=deviation)
