@@ -47,7 +47,7 @@ def test_fit_evaluate_predict_on_files(capsys, files, tmp_path):
     fitted = json.loads(out)
     assert code == 0
     assert fitted["chosen"]["layers"] == ["interaction_1"]
-    assert set(fitted["seconds"]) == {"read", "backbone", "features", "kernel", "solve"}
+    assert set(fitted["seconds"]) == {"read", "backbone", "features", "derivatives", "kernel", "solve"}
     code, out, _ = call(capsys, "evaluate", model, files / "test.extxyz", "--json")
     metrics = json.loads(out)
     assert code == 0
@@ -155,7 +155,7 @@ def test_running_out_of_memory_says_what_to_lower(capsys, files, tmp_path, monke
     def exhausted(*_, **__):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("mekrr.potential.potential.extract", exhausted)
+    monkeypatch.setattr("mekrr.potential.fitting.extract", exhausted)
     code, _, err = call(capsys, "fit", files / "train.extxyz", "-o", tmp_path / "m.st", *FIXED)
     assert (code, "lower --batch-atoms" in err) == (1, True)
 

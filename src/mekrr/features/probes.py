@@ -131,6 +131,7 @@ def probe(
     seed: int = 0,
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
+    batch_atoms: int = PROBE_BATCH_ATOMS,
 ) -> DerivativeStore:
     """Derivatives of all structures that have forces or a stress, along their probes.
 
@@ -142,6 +143,7 @@ def probe(
         seed: of the directions; each structure has its own generator, so its directions do not depend on the others.
         cache: read first; what is computed is written to it.
         progress: called with structures done and structures in all.
+        batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
     """
     folder = None
     if cache is None:
@@ -158,7 +160,7 @@ def probe(
         if entry is not None:
             store.keep(t, entry)
     done = len(wanted) - len(missing)
-    for chosen in _groups(structures, missing, probes):
+    for chosen in _groups(structures, missing, probes, batch_atoms):
         computed = _compute([structures[t] for t in chosen], backbone, layers, probes, seed)
         for t, entry in zip(chosen, computed, strict=True):
             if not store.keep(t, entry) or folder is None:
@@ -190,7 +192,9 @@ def cache_key(
     return cache.key(structure.atoms, backbone.identity, layers, backbone.dtype, what)
 
 
-def _groups(structures: Sequence[Structure], missing: Sequence[int], probes: int | str) -> Iterator[list[int]]:
+def _groups(
+    structures: Sequence[Structure], missing: Sequence[int], probes: int | str, batch_atoms: int
+) -> Iterator[list[int]]:
     """Batches of structures with the same kinds of labels; with all directions, one structure at a time."""
     kinds: dict[tuple[bool, bool, int], list[int]] = {}
     for t in missing:
@@ -198,7 +202,7 @@ def _groups(structures: Sequence[Structure], missing: Sequence[int], probes: int
         few = 3 * len(s) if probes == ALL or 3 * len(s) <= int(probes) + 2 else 0
         kinds.setdefault((s.forces is not None, s.stress is not None, few), []).append(t)
     for members in kinds.values():
-        for batch in batches([len(structures[t]) for t in members], PROBE_BATCH_ATOMS):
+        for batch in batches([len(structures[t]) for t in members], batch_atoms):
             yield [members[i] for i in batch]
 
 

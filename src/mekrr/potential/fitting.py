@@ -12,6 +12,7 @@ from mekrr.data import Structure, isolated_atom_energies
 from mekrr.errors import DataError
 from mekrr.features import FeatureCache, extract, probe
 from mekrr.features.extraction import BATCH_ATOMS
+from mekrr.features.probes import PROBE_BATCH_ATOMS
 from mekrr.kernels import make_kernel
 from mekrr.potential.advice import label_remarks
 from mekrr.potential.dual import DualModel
@@ -144,6 +145,7 @@ def sparse_data(job: FitJob, base: TrainingData, forces: bool, elements: Sequenc
             options.seed,
             job.feature_cache,
             job.report("derivatives"),
+            min(PROBE_BATCH_ATOMS, options.batch_atoms or PROBE_BATCH_ATOMS),
         )
     return SparseData.of(base, store, elements)
 
