@@ -176,9 +176,7 @@ class Basis:
             own = prior[None, start : start + len(shard)]
             parts.append(leave_one_structure_out(factor, equations.moments, shard, self.weights, own, ridges))
             start += len(shard)
-        return BlockResiduals(
-            *(torch.cat(part, dim=-1) for part in zip(*(vars(p).values() for p in parts), strict=True))
-        )
+        return BlockResiduals.concatenate(parts)
 
 
 def choose_sparse(

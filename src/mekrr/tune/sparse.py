@@ -184,7 +184,7 @@ class SparseSurface:
         return max(scored, key=scored.__getitem__)
 
     def _neighbours(self, point: Point) -> list[Point]:
-        """One axis at a time, with a longer step along the two finer ones."""
+        """One axis at a time, with a longer step along the species weights, whose grid is the finest."""
         found = []
         for axis, steps in enumerate(((-1, 1), (-2, 2), (-1, 1))):
             for step in steps:
