@@ -76,7 +76,9 @@ def group_table(groups: Mapping[str, Mapping[str, Any]], by: str) -> Table:
 def choice_table(facts: Mapping[str, Any]) -> Table:
     """What was chosen, beside the best choice with another prior or other layers."""
     trials = [(name, facts["search"][name]) for name in ("best", "runner_up") if facts["search"][name] is not None]
-    table = Table(title="chosen by " + facts["options"]["criterion"], title_justify="left")
+    sparse = facts["solver"]["solver"] == "sparse"
+    criterion = "leave-one-out" if sparse else facts["options"]["criterion"]
+    table = Table(title=f"chosen by {criterion}", title_justify="left")
     table.add_column("")
     for name, _ in trials:
         table.add_column(name.replace("_", "-"), overflow="fold")
