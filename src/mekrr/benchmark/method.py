@@ -29,6 +29,7 @@ METHODS: dict[str, str] = {
     "schnet": f"{_PEERS}.schnet:SchNet",
     "schnet-finetuned": f"{_PEERS}.schnet:SchNetFinetuned",
     "gap": f"{_PEERS}.gap:Gap",
+    "gap-forces": f"{_PEERS}.gap:GapForces",
     "franken": f"{_PEERS}.franken:Franken",
     "sevennet-finetuned": f"{_PEERS}.sevennet:SevenNetFinetuned",
 }

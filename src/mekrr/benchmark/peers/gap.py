@@ -58,10 +58,11 @@ class Gap(Method):
         "Falk et al., arXiv 2306.01589: cuformate/gap.yaml of its code, github IsakFalk/atomistic_transfer_mekrr"
     )
     needs_validation: ClassVar[bool] = False
+    defaults: ClassVar[GapSettings] = GapSettings()
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self.options = with_options(GapSettings(), setup.options, self.name)
+        self.options = with_options(self.defaults, setup.options, self.name)
 
     @classmethod
     def available(cls) -> bool:
@@ -134,6 +135,17 @@ class Gap(Method):
         energy, forces = free.get_potential_energy(), free.get_forces()
         stress = free.get_stress(voigt=False) if free.cell.rank == 3 else None
         return Prediction(float(energy) + shift, np.array(forces), stress)
+
+
+class GapForces(Gap):
+    """GAP that learns forces too, with a descriptor short enough for its derivatives to fit in memory."""
+
+    name: ClassVar[str] = "gap-forces"
+    settings_from: ClassVar[str] = (
+        "those of gap; force error 0.1 eV/A and cutoff 5 A from Bartok et al., Phys. Rev. X 8, 041048 (2018); n_max 8 "
+        "and l_max 4, so that derivatives fit in memory"
+    )
+    defaults: ClassVar[GapSettings] = GapSettings(n_max=8, l_max=4, cutoff=5.0, force_sigma=0.1)
 
 
 def _program() -> str:
