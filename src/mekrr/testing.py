@@ -179,6 +179,11 @@ def _check_pure(case: _Case) -> None:
     _require(case.backbone, untouched, "forward changes its input; work on copies")
     same = torch.equal(first, second)
     _require(case.backbone, same, "two equal calls give different features; switch dropout off, keep no state")
+    for layer in case.backbone.layers:
+        whole = case.backbone.forward(graph, vectors, [layer]).features
+        alone = case.backbone.forward(graph, vectors, [layer], energies=False).features
+        left_out = f"features of {layer} differ when energies are left out"
+        _require(case.backbone, torch.equal(whole, alone), f"{left_out}; leave out only what lies deeper")
 
 
 def _check_batching(case: _Case) -> None:

@@ -49,7 +49,7 @@ class Faulty(SchNet):
         if fault == "wrong widths":
             self.layer_widths = dict.fromkeys(self.layers, 23)
 
-    def forward(self, graph, edge_vectors, layers):
+    def forward(self, graph, edge_vectors, layers, energies=True):
         if self.fault == "no checks":
             layers = [layer for layer in layers if layer in self.layers] or list(self.layers)
             graph = dataclasses.replace(graph, species=graph.species.clamp(max=92))
@@ -58,8 +58,10 @@ class Faulty(SchNet):
         if self.fault == "writes to its input":
             edge_vectors.data.mul_(1.0000001)
         output = super().forward(graph, edge_vectors, layers)
-        features, energies = output.features, output.atomic_energies
+        features, atomic = output.features, output.atomic_energies
         self.calls += 1
+        if self.fault == "other features without energies" and not energies:
+            features = features + 1
         changed = {
             "state": features + 0.01 * self.calls,
             "positions": features + graph.positions[:, :1],
@@ -69,12 +71,12 @@ class Faulty(SchNet):
             "not a number": features / (_degree(graph) > 0)[:, None],
         }.get(self.fault, features)
         if self.fault == "intensive energy":
-            energies = energies / graph.n_atoms[graph.structure]
+            atomic = atomic / graph.n_atoms[graph.structure]
         if self.fault == "energy with a constant part":
-            energies = energies + 1.0 / graph.n_atoms[graph.structure]
+            atomic = atomic + 1.0 / graph.n_atoms[graph.structure]
         if self.fault == "detached energy":
-            energies = energies.detach() + 0 * edge_vectors.sum()
-        return dataclasses.replace(output, features=changed, atomic_energies=energies)
+            atomic = atomic.detach() + 0 * edge_vectors.sum()
+        return dataclasses.replace(output, features=changed, atomic_energies=atomic)
 
 
 def _summed(graph, edge_vectors):
@@ -93,6 +95,7 @@ def _degree(graph):
         ("detached", "differ from finite differences|does not require grad"),
         ("writes to its input", "changes its input"),
         ("state", "keep no state|among all"),
+        ("other features without energies", "leave out only what lies deeper"),
         ("positions", "one by one|translated|permuted"),
         ("batch mean", "one by one"),
         ("order", "one by one|permuted"),

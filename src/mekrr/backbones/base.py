@@ -101,7 +101,11 @@ class Backbone(ABC):
 
     @abstractmethod
     def forward(
-        self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], layers: Sequence[str]
+        self,
+        graph: GraphBatch,
+        edge_vectors: Float[Tensor, "edges 3"],
+        layers: Sequence[str],
+        energies: bool = True,
     ) -> BackboneOutput:
         """Features of `layers` and atomic energies.
 
@@ -109,6 +113,7 @@ class Backbone(ABC):
             graph: topology and species; its positions are not read.
             edge_vectors: Angstrom, any float dtype; cast to the backbone's own inside.
             layers: non-empty, each one of `self.layers`.
+            energies: False when nobody reads them: what lies deeper than `layers` may then be left out.
 
         Raises:
             ValueError: if a layer or a species is unknown.

@@ -51,19 +51,26 @@ class CHGNet(Backbone):
         self.known_species = frozenset(fitted.tolist()) - _ABSENT_FROM_MPTRJ
 
     def forward(
-        self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], layers: Sequence[str]
+        self,
+        graph: GraphBatch,
+        edge_vectors: Float[Tensor, "edges 3"],
+        layers: Sequence[str],
+        energies: bool = True,
     ) -> BackboneOutput:
         """See Backbone.forward; energies in eV, of the MPtrj (or r2SCAN) reference including the composition model."""
         graph, edge_vectors = self.prepare(graph, edge_vectors, layers)
-        tapped = self._convolutions(graph, edge_vectors)
+        depth = len(self.layers) if energies else 1 + max(self.layers.index(layer) for layer in layers)
+        tapped = self._convolutions(graph, edge_vectors, depth)
         features = torch.cat([tapped[self.layers.index(layer)] for layer in layers], dim=1)
+        if not energies:
+            return BackboneOutput(features, None)
         readout = self._model.mlp(self._model.readout_norm(tapped[-1])).squeeze(1)
         return BackboneOutput(features, readout + self._composition[graph.species - 1])
 
     def _convolutions(
-        self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"]
+        self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], depth: int
     ) -> list[Float[Tensor, "atoms features"]]:
-        """Atom features after every atom convolution."""
+        """Atom features after each of the first `depth` atom convolutions."""
         model = self._model
         lengths = torch.linalg.vector_norm(edge_vectors, dim=1)
         line = build_line_graph(graph, self._bond_cutoff)
@@ -73,15 +80,15 @@ class CHGNet(Backbone):
         edges = torch.stack([graph.centre, graph.neighbour], dim=1)
         atoms = model.atom_embedding(graph.species - 1)
         tapped = []
-        for depth, convolution in enumerate(model.atom_conv_layers):
+        for level, convolution in enumerate(model.atom_conv_layers[:depth]):
             atoms = convolution(atoms, bonds.features, bonds.atom_weights, edges, line.undirected)
             tapped.append(atoms)
-            if angles is not None and depth < len(model.bond_conv_layers):
+            if angles is not None and level < len(model.bond_conv_layers):
                 triples = line.triples
-                bonds.features = model.bond_conv_layers[depth](
+                bonds.features = model.bond_conv_layers[level](
                     atoms, bonds.features, bonds.bond_weights, angles, triples
                 )
-                angles = model.angle_layers[depth](atoms, bonds.features, angles, triples)
+                angles = model.angle_layers[level](atoms, bonds.features, angles, triples)
         return tapped
 
 

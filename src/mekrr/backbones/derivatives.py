@@ -153,7 +153,7 @@ def directional_derivatives(
     chunk: int | None = None,
 ) -> Float[Tensor, "probes atoms features"]:
     """Derivatives of the features along directions, one forward-mode product each; see `linearise`."""
-    return linearise(backbone, graph, directions, strain_directions, layers, chunk).feature_derivatives
+    return linearise(backbone, graph, directions, strain_directions, layers, chunk, energies=False).feature_derivatives
 
 
 def linearise(
@@ -163,6 +163,7 @@ def linearise(
     strain_directions: Float[Tensor, "probes structures 3 3"] | None = None,
     layers: Sequence[str] | None = None,
     chunk: int | None = None,
+    energies: bool = True,
 ) -> Linearised:
     """Features, energies and their derivatives along directions.
 
@@ -175,14 +176,17 @@ def linearise(
         strain_directions: symmetric strains that go with them, None for fixed cells.
         layers: as in `Backbone.forward`, None for all.
         chunk: directions done at once, None for all; bounds the memory.
+        energies: False leaves them out, and the layers that only they need.
     """
     layers = backbone.layers if layers is None else layers
     edge_vectors = graph.edge_vectors()
     moves = edge_directions(graph, directions.to(edge_vectors), strain_directions)
 
     def network(vectors: Tensor) -> tuple[Tensor, ...]:
-        output = backbone.forward(graph, vectors, layers)
-        return (output.features,) if output.atomic_energies is None else (output.features, output.atomic_energies)
+        output = backbone.forward(graph, vectors, layers, energies)
+        if not energies or output.atomic_energies is None:
+            return (output.features,)
+        return output.features, output.atomic_energies
 
     products = _forward_products if backbone.forward_mode else _double_reverse_products
     values, tangents = products(network, edge_vectors, moves, chunk or len(moves))

@@ -48,7 +48,11 @@ class MACEBackbone(Backbone):
         self.layer_widths = {layer: len(columns) for layer, columns in self._columns.items()}
 
     def forward(
-        self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], layers: Sequence[str]
+        self,
+        graph: GraphBatch,
+        edge_vectors: Float[Tensor, "edges 3"],
+        layers: Sequence[str],
+        energies: bool = True,
     ) -> BackboneOutput:
         """See Backbone.forward; energies in eV."""
         graph, edge_vectors = self.prepare(graph, edge_vectors, layers)

@@ -96,14 +96,16 @@ class SchNetNetwork(nn.Module):
         self.offset: Tensor
         self.register_buffer("offset", torch.linspace(0.0, shape.cutoff, shape.num_gaussians), persistent=False)
 
-    def features(self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"]) -> list[Tensor]:
-        """Features after each interaction."""
+    def features(
+        self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], depth: int | None = None
+    ) -> list[Tensor]:
+        """Features after each of the first `depth` interactions, None for all."""
         lengths = torch.linalg.vector_norm(edge_vectors, dim=1)
         width = self.offset[1] - self.offset[0]
         basis = torch.exp(-0.5 * ((lengths[:, None] - self.offset) / width) ** 2)
         envelope = 0.5 * (torch.cos(lengths * (math.pi / self.cutoff)) + 1.0)
         hidden, tapped = self.embedding(graph.species), []
-        for interaction in self.interactions:
+        for interaction in self.interactions[:depth]:
             hidden = hidden + interaction(hidden, basis, envelope, graph.centre, graph.neighbour)
             tapped.append(hidden)
         return tapped
@@ -151,12 +153,19 @@ class SchNet(Backbone):
         self._network = network
 
     def forward(
-        self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], layers: Sequence[str]
+        self,
+        graph: GraphBatch,
+        edge_vectors: Float[Tensor, "edges 3"],
+        layers: Sequence[str],
+        energies: bool = True,
     ) -> BackboneOutput:
         """See Backbone.forward; energies in eV, relative to the clean surface and gas-phase references of OC20."""
         graph, edge_vectors = self.prepare(graph, edge_vectors, layers)
-        tapped = self._network.features(graph, edge_vectors)
+        depth = None if energies else 1 + max(self.layers.index(layer) for layer in layers)
+        tapped = self._network.features(graph, edge_vectors, depth)
         features = torch.cat([tapped[self.layers.index(layer)] for layer in layers], dim=1)
+        if not energies:
+            return BackboneOutput(features, None)
         return BackboneOutput(features, self._network.read_out(tapped[-1]) * self._target_std)
 
 

@@ -65,13 +65,18 @@ class SevenNet(Backbone):
         self.layer_widths = dict(zip(self.layers, map(len, self._scalars.values()), strict=True))
 
     def forward(
-        self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], layers: Sequence[str]
+        self,
+        graph: GraphBatch,
+        edge_vectors: Float[Tensor, "edges 3"],
+        layers: Sequence[str],
+        energies: bool = True,
     ) -> BackboneOutput:
         """See Backbone.forward; energies in eV."""
         graph, edge_vectors = self.prepare(graph, edge_vectors, layers)
         lengths, harmonics = torch.linalg.vector_norm(edge_vectors, dim=1), self._spherical(edge_vectors)
         blocks = blocks_of(graph)
         data, tapped = self._inputs(graph), []
+        last = max(self.layers.index(layer) for layer in layers)
         for name, module in self._modules.items():
             if name in self._convolutions:
                 data["x"] = convolve(self._convolutions[name], blocks, data["x"], lengths, harmonics)
@@ -81,8 +86,10 @@ class SevenNet(Backbone):
                 data = {key: self._floats(value) for key, value in data.items()}
             if name in self._scalars:
                 tapped.append(data["x"][:, self._scalars[name]])
+            if not energies and len(tapped) > last:
+                break
         features = torch.cat([tapped[self.layers.index(layer)] for layer in layers], dim=1)
-        return BackboneOutput(features, data["atomic_energy"].squeeze(1))
+        return BackboneOutput(features, data["atomic_energy"].squeeze(1) if energies else None)
 
     def _inputs(self, graph: GraphBatch) -> dict[str, Tensor]:
         data = {"x": self._type_index[graph.species], "batch": graph.structure}

@@ -75,7 +75,7 @@ class _Untrained(Backbone):
         self.dtype, self.device = network.dtype, network.device
         self.weights_hash = hashlib.sha256(f"{network.weights_hash} shuffled {seed}".encode()).hexdigest()
 
-    def forward(self, graph: Any, edge_vectors: Any, layers: Any) -> Any:
+    def forward(self, graph: Any, edge_vectors: Any, layers: Any, energies: bool = True) -> Any:
         """See Backbone.forward."""
-        output = self.network.forward(graph, edge_vectors, layers)
+        output = self.network.forward(graph, edge_vectors, layers, energies=False)
         return type(output)(output.features, None)

@@ -21,7 +21,7 @@ from mekrr.backbones.derivatives import energy_forces_stress, linearise
 from mekrr.data import Structure
 from mekrr.features.cache import FeatureCache, structure_hash
 from mekrr.features.extraction import Progress, batches
-from mekrr.graph import build_batch
+from mekrr.graph import GraphBatch, build_batch
 from mekrr.typing import Float, Tensor
 
 ALL = "all"
@@ -210,10 +210,9 @@ def _compute(
     structures: Sequence[Structure], backbone: Backbone, layers: Sequence[str], probes: int | str, seed: int
 ) -> list[dict[str, Tensor]]:
     graph = build_batch([s.atoms for s in structures], backbone.cutoff, backbone.max_neighbours).to(backbone.device)
-    own = energy_forces_stress(backbone, graph).forces.cpu() if backbone.has_energy else None
     counts = graph.n_atoms.tolist()
-    own_forces = [None] * len(counts) if own is None else list(own.split(counts))
-    moves = [_moves(s, f, probes, seed) for s, f in zip(structures, own_forces, strict=True)]
+    own = _own_labels(backbone, graph) if backbone.has_energy else [(None, None)] * len(counts)
+    moves = [_moves(s, forces, probes, seed) for s, (forces, _) in zip(structures, own, strict=True)]
     rows = max(len(move) for move in moves)
     n_strains = 6 if structures[0].stress is not None else 0
     directions = torch.zeros(rows + n_strains, sum(counts), 3, dtype=torch.float64)
@@ -221,23 +220,33 @@ def _compute(
     for move, n in zip(moves, counts, strict=True):
         directions[: len(move), start : start + n] = move.reshape(-1, n, 3)
         start += n
-    strains = _strains(rows, n_strains, len(counts))
-    found = linearise(backbone, graph, directions.to(graph.positions), strains.to(graph.positions), layers, chunk=16)
+    strains = _strains(rows, n_strains, len(counts)).to(graph.positions)
+    directions = directions.to(graph.positions)
+    found = linearise(backbone, graph, directions, strains, layers, chunk=16, energies=False)
     features = found.feature_derivatives.cpu().split(counts, dim=1)
-    energies = found.energy_derivatives
-    parts = [None] * len(counts) if energies is None else list(energies.double().cpu().split(counts, dim=1))
     entries = []
-    for s, move, derivative, energy in zip(structures, moves, features, parts, strict=True):
+    for s, move, derivative, (forces, stress) in zip(structures, moves, features, own, strict=True):
         kept = [*range(len(move)), *range(rows, rows + n_strains)]
+        volume = s.atoms.get_volume() if n_strains else 0.0
         entries.append(
             {
                 "derivatives": derivative[kept].clone(),
-                "dft": _dft_derivatives(s, move),
-                "own": torch.zeros(len(kept), dtype=torch.float64) if energy is None else energy[kept].sum(1),
+                "dft": _energy_derivatives(move, _tensor(s.forces), _tensor(s.stress), volume, n_strains),
+                "own": _energy_derivatives(move, forces, stress, volume, n_strains),
                 "n_strains": torch.tensor(n_strains),
             }
         )
     return entries
+
+
+def _own_labels(backbone: Backbone, graph: GraphBatch) -> list[tuple[Tensor | None, Tensor | None]]:
+    """The backbone's forces and stress of each structure."""
+    own = energy_forces_stress(backbone, graph)
+    return list(zip(own.forces.cpu().split(graph.n_atoms.tolist()), own.stress.cpu(), strict=True))
+
+
+def _tensor(label: np.ndarray | None) -> Tensor | None:
+    return None if label is None else torch.as_tensor(label, dtype=torch.float64)
 
 
 def _moves(
@@ -262,11 +271,16 @@ def _strains(rows: int, n_strains: int, n_structures: int) -> Float[Tensor, "pro
     return strains
 
 
-def _dft_derivatives(structure: Structure, moves: Float[Tensor, "rows components"]) -> Float[Tensor, "all_rows"]:
-    parts = []
-    if structure.forces is not None:
-        parts.append(-moves @ torch.as_tensor(structure.forces, dtype=torch.float64).flatten())
-    if structure.stress is not None:
-        stress = torch.as_tensor(structure.stress, dtype=torch.float64)
-        parts.append(structure.atoms.get_volume() * torch.stack([stress[a, b] for a, b in STRAINS]))
-    return torch.cat(parts)
+def _energy_derivatives(
+    moves: Float[Tensor, "rows components"],
+    forces: Float[Tensor, "atoms 3"] | None,
+    stress: Float[Tensor, "3 3"] | None,
+    volume: float,
+    n_strains: int,
+) -> Float[Tensor, "all_rows"]:
+    """-F . v along each move and V sigma for each strain; zero for what is None."""
+    along = moves.new_zeros(len(moves)) if forces is None else -moves @ forces.double().flatten()
+    if n_strains == 0:
+        return along
+    strained = moves.new_zeros(6) if stress is None else volume * torch.stack([stress[a, b] for a, b in STRAINS])
+    return torch.cat([along, strained])

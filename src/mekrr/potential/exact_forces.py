@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from mekrr.backbones import Backbone
-from mekrr.backbones.derivatives import edge_gradient, linearise, pull_back
+from mekrr.backbones.derivatives import directional_derivatives, edge_gradient, pull_back
 from mekrr.data import Structure
 from mekrr.features import Environments, Scaler, batches
 from mekrr.features.extraction import BATCH_ATOMS
@@ -85,7 +85,7 @@ class ForceGram:
         x, gradient = self._gradient(graph, expansion)
         weights = torch.repeat_interleave(torch.tensor([s.weight for s in structures], dtype=torch.float64), x.n_atoms)
         direction = (gradient * weights.to(gradient)[:, None])[None]
-        moved = linearise(backbone, graph, direction, None, self.layers).feature_derivatives.cpu().double()
+        moved = directional_derivatives(backbone, graph, direction, None, self.layers).cpu().double()
         together = Environments(x.features, x.species, x.n_atoms.sum()[None])  # the derivative is a sum over atoms
         rows = design_rows(together, moved / self.scaler.scale, self.inducing, self.kernel)[0]
         return rows.mix(self.species_weight)[1]
@@ -93,7 +93,7 @@ class ForceGram:
     def _gradient(self, graph: GraphBatch, expansion: Expansion) -> tuple[Environments, Float[Tensor, "atoms 3"]]:
         """Standardised environments, and dE/dr of the expansion."""
         vectors = graph.edge_vectors().detach().requires_grad_(True)
-        features = self.backbone.forward(graph, vectors, self.layers).features
+        features = self.backbone.forward(graph, vectors, self.layers, energies=False).features
         x = self.scaler(Environments(features.detach().cpu(), graph.species.cpu(), graph.n_atoms.cpu()))
         slopes = expansion(x).slopes
         assert slopes is not None
