@@ -51,6 +51,16 @@ def test_selecting_layers_equals_extracting_them(alloys, backbone):
     assert torch.equal(both.select(LAYERS[1:]).environments.features, one.environments.features)
 
 
+def test_entries_of_all_layers_serve_some_of_them(alloys, backbone, tmp_path):
+    cache, seen = FeatureCache(tmp_path), []
+    whole = extract(alloys[:4], backbone, backbone.layers, cache)
+    layers = ("interaction_2", "interaction_0")
+    some = extract(alloys[:4], backbone, layers, cache, progress=lambda *done: seen.append(done))
+    assert torch.equal(some.environments.features, whole.select(layers).environments.features)
+    assert torch.equal(some.energies, whole.energies)
+    assert seen == []
+
+
 def test_batches_hold_every_index_once_and_respect_the_size():
     sizes = [3, 5, 2, 9, 1, 1, 4]
     found = list(batches(sizes, 6))

@@ -179,6 +179,17 @@ def test_cached_entries_equal_computed_ones(structures, backbone, tmp_path):
             assert store(t).n_strains == plain(t).n_strains
 
 
+def test_entries_of_all_layers_serve_some_of_them(structures, backbone, tmp_path):
+    cache, seen = FeatureCache(tmp_path), []
+    whole = probe(structures, backbone, backbone.layers, 3, cache=cache)
+    for _ in range(2):
+        some = probe(structures, backbone, LAYERS[::-1], 3, cache=cache, progress=lambda *done: seen.append(done))
+        for t in range(3):
+            assert torch.equal(some(t).features, whole(t, LAYERS[::-1]).features)
+            assert torch.equal(some(t).own, whole(t).own)
+    assert seen == []
+
+
 def test_the_key_holds_labels_probes_and_seed(structures, backbone):
     one = structures[0]
     other_forces, no_stress = replace(one, forces=one.forces + 1e-9), replace(one, stress=None)

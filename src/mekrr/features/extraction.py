@@ -61,12 +61,13 @@ def extract(
         structures: non-empty.
         backbone: frozen network.
         layers: tapped layers, concatenated in this order.
-        cache: read first; what is computed is written to it.
+        cache: read first, also for entries of all layers; what is computed is written to it.
         batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
         progress: called with structures done and structures in all.
     """
-    keys = [cache.key(a, backbone.identity, layers, backbone.dtype, "features") if cache else "" for a in structures]
-    entries = [cache.read(key) if cache else None for key in keys]
+    what = "features"
+    keys = [cache.key(a, backbone.identity, layers, backbone.dtype, what) if cache else "" for a in structures]
+    entries = [read_entry(cache, a, backbone, layers, what, "features") if cache else None for a in structures]
     missing = [t for t, entry in enumerate(entries) if entry is None]
     done = len(structures) - len(missing)
     for batch in batches([len(structures[t]) for t in missing], batch_atoms):
@@ -79,6 +80,34 @@ def extract(
         if progress is not None:
             progress(done, len(structures))
     return _assemble(structures, [entry for entry in entries if entry is not None], backbone, layers)
+
+
+def read_entry(
+    cache: FeatureCache, atoms: Atoms, backbone: Backbone, layers: Sequence[str], what: str, name: str
+) -> dict[str, Tensor] | None:
+    """An entry of the cache, or that of all layers cut to those asked for, which is then kept as well.
+
+    Args:
+        cache: of the entries.
+        atoms: structure.
+        backbone: network.
+        layers: asked for.
+        what: part of the key, see FeatureCache.key.
+        name: of the tensor that has the layers' features along its last axis.
+    """
+    identity, dtype = backbone.identity, backbone.dtype
+    key = cache.key(atoms, identity, layers, dtype, what)
+    entry = cache.read(key)
+    if entry is not None or tuple(layers) == backbone.layers:
+        return entry
+    whole = cache.read(cache.key(atoms, identity, backbone.layers, dtype, what))
+    if whole is None:
+        return None
+    widths = [backbone.layer_widths[layer] for layer in backbone.layers]
+    parts = dict(zip(backbone.layers, whole[name].split(widths, dim=-1), strict=True))
+    entry = whole | {name: torch.cat([parts[layer] for layer in layers], dim=-1)}
+    cache.write(key, entry)
+    return entry
 
 
 def batches(sizes: Sequence[int], batch_atoms: int) -> Iterator[list[int]]:

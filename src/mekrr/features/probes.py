@@ -20,7 +20,7 @@ from mekrr.backbones import Backbone
 from mekrr.backbones.derivatives import energy_forces_stress, linearise
 from mekrr.data import Structure
 from mekrr.features.cache import FeatureCache, structure_hash
-from mekrr.features.extraction import Progress, batches
+from mekrr.features.extraction import Progress, batches, read_entry
 from mekrr.graph import GraphBatch, build_batch
 from mekrr.typing import Float, Tensor
 
@@ -155,7 +155,8 @@ def probe(
     wanted = [t for t, key in enumerate(keys) if key is not None]
     missing = []
     for t in wanted:
-        entry = None if folder is not None else cache.read(keys[t] or "")
+        s = structures[t]
+        entry = None if folder else read_entry(cache, s.atoms, backbone, layers, _what(s, probes, seed), "derivatives")
         missing += [t] if entry is None else []
         if entry is not None:
             store.keep(t, entry)
@@ -185,11 +186,14 @@ def cache_key(
     """
     if structure.forces is None and structure.stress is None:
         return None
+    return cache.key(structure.atoms, backbone.identity, layers, backbone.dtype, _what(structure, probes, seed))
+
+
+def _what(structure: Structure, probes: int | str, seed: int) -> str:
     digest = hashlib.sha256()
     for label in (structure.forces, structure.stress):
         digest.update(b"-" if label is None else np.ascontiguousarray(label, dtype="<f8").tobytes())
-    what = f"probes {probes} {seed} {digest.hexdigest()}"
-    return cache.key(structure.atoms, backbone.identity, layers, backbone.dtype, what)
+    return f"probes {probes} {seed} {digest.hexdigest()}"
 
 
 def _groups(
