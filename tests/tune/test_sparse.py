@@ -96,6 +96,14 @@ def test_coarse_to_fine_is_hardly_worse_than_the_whole_grid(problem):
     assert found.score > min(t.score for t in full.trials) + 0.5  # where the grid is anything but flat
 
 
+def test_every_value_of_a_short_grid_is_within_reach(problem):
+    """Of six weights the coarse grid has three; the best of the others is found by its neighbours."""
+    short = surface(replace(problem, grid=replace(GRID, length_scales=(TRUE_SCALE,)), force_weights=(1e-2,)))
+    best = short.explore()
+    assert {t.species_weight for t in short.trials} > {0.2, 0.6, 1.0}
+    assert best.score == surface(short.problem).explore(exhaustive=True).score
+
+
 def test_trials_say_what_was_tried(problem):
     """Evaluated once each; the leave-one-out errors are in meV, and the score follows from them."""
     one = replace(problem, grid=replace(GRID, length_scales=(2.0,), species_weights=(0.5,)), force_weights=(1e-2,))
@@ -189,6 +197,8 @@ def test_score_is_the_geometric_mean_of_energy_and_force_errors():
     assert float(none[0, 0]) == pytest.approx(-float(torch.tensor(e).log()))
     broken = scores_of(BlockResiduals(energy * torch.inf, energy[0].abs(), force, force), n)
     assert float(broken[0, 0]) < -1e300
+    perfect = scores_of(BlockResiduals(energy * 0, energy[0].abs(), force * 0, force), n)
+    assert float(found.max()) < float(perfect[0, 0]) < 100
 
 
 def test_blocks_hold_targets_where_they_belong():

@@ -36,6 +36,8 @@ FORCE_WEIGHTS = tuple(10.0 ** (-5 + 0.5 * step) for step in range(11))
 RIDGES = tuple(10.0 ** (-10 + 0.5 * step) for step in range(23))
 LENGTH_SCALES = tuple(16.0 / 2 ** (rung / 2) for rung in range(10))  # in units of sqrt(features)
 FINALISTS = 2
+FINE = 10  # values; a longer axis is walked two values at a time
+PERFECT = 1e-12  # the smallest error that counts, so that an exact fit has a finite score
 SAFETY_MARGIN = 0.06  # a safe prior is taken unless another one is better by more: 6% of the geometric mean error
 SHORTEST_MARGIN = 0.03  # and the shortest length scale that is not worse by more
 
@@ -118,10 +120,10 @@ def make_block(
 
 def scores_of(residuals: BlockResiduals, n_atoms: Float[Tensor, "structures"]) -> Float[Tensor, "priors ridges"]:
     """Minus the log of the geometric mean of energy and force errors; of the energy error alone without forces."""
-    energy = (residuals.energy.abs() / n_atoms.sqrt()).mean(-1).log()
-    force = residuals.force.nanmean(-1).log()
+    energy = (residuals.energy.abs() / n_atoms.sqrt()).mean(-1).clamp_min(PERFECT).log()
+    force = residuals.force.nanmean(-1).clamp_min(PERFECT).log()
     found = torch.where(force.isnan(), -energy, -0.5 * (energy + force))
-    return torch.nan_to_num(found, nan=-torch.inf, posinf=-torch.inf)
+    return torch.nan_to_num(found, nan=-torch.inf)
 
 
 class SparseSurface:
@@ -184,13 +186,13 @@ class SparseSurface:
         return max(scored, key=scored.__getitem__)
 
     def _neighbours(self, point: Point) -> list[Point]:
-        """One axis at a time, with a longer step along the species weights, whose grid is the finest."""
-        found = []
-        for axis, steps in enumerate(((-1, 1), (-2, 2), (-1, 1))):
-            for step in steps:
+        """One axis at a time, with a longer step along a fine grid of species weights."""
+        found, axes = [], self._axes()
+        for axis, step in enumerate((1, 2 if axes[1] > FINE else 1, 1)):
+            for moved_to in (point[axis] - step, point[axis] + step):
                 moved = list(point)
-                moved[axis] += step
-                if 0 <= moved[axis] < self._axes()[axis]:
+                moved[axis] = moved_to
+                if 0 <= moved_to < axes[axis]:
                     found.append((moved[0], moved[1], moved[2]))
         return found
 
@@ -352,7 +354,7 @@ def _coarse(n: int) -> list[int]:
     """Every other length scale of eight, the ends and the middle of a longer axis, everything of a short one."""
     if n <= 2:
         return list(range(n))
-    return list(range(1, n, 2)) if n <= 10 else sorted({0, n // 2, n - 1})
+    return list(range(1, n, 2)) if n <= FINE else sorted({0, n // 2, n - 1})
 
 
 def _subset(n_structures: int, size: int, seed: int) -> Int[Tensor, "chosen"]:
