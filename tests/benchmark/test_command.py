@@ -58,6 +58,12 @@ def test_csv_has_a_row_a_fit(finished):
     assert float(rows[0]["energy_rmse_mev_per_atom"]) > 0
 
 
+def test_markdown_has_the_printed_table(finished):
+    text = (finished[0] / "run" / "results.md").read_text("utf-8")
+    assert "| training structures | method |" in text
+    assert "[1] RuntimeError: no convergence" in text
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

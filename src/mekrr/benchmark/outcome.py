@@ -1,4 +1,4 @@
-"""A task from its inputs to files: results.json, results.csv and report.html."""
+"""A task from its inputs to files: results.json, results.csv, results.md and report.html."""
 
 import csv
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mekrr.benchmark.markdown import markdown
 from mekrr.benchmark.method import method_class
 from mekrr.benchmark.page import write_page
 from mekrr.benchmark.runner import Result, Tell, run_cells
@@ -79,7 +80,7 @@ def run_task(task: Task, inputs: Inputs, folder: Path, retry: bool = False, tell
     Args:
         task: one of TASKS.
         inputs: data, methods and sizes.
-        folder: existing; cells, logs, results.json, results.csv and report.html are written to it.
+        folder: existing; cells, logs, results.json, results.csv, results.md and report.html are written to it.
         retry: compute again what failed before.
         tell: see run_cells.
 
@@ -92,7 +93,11 @@ def run_task(task: Task, inputs: Inputs, folder: Path, retry: bool = False, tell
     outcome = Outcome(task, inputs, notes, results, task.find(results))
     write_json(folder / "results.json", outcome.record())
     _write_csv(folder / "results.csv", flat_rows(results))
-    write_page(folder / "report.html", _content(outcome))
+    content = _content(outcome)
+    parts = ("title", "question", "notes", "tables", "sentences", "settings", "versions")
+    with atomic_path(folder / "results.md") as temporary:
+        temporary.write_text(markdown(**{name: content[name] for name in parts}), encoding="utf-8")
+    write_page(folder / "report.html", content)
     return outcome
 
 

@@ -95,7 +95,9 @@ def benchmark(
         _print(table)
     for sentence in outcome.finding.sentences:
         out.print(escape(sentence), soft_wrap=True, highlight=False)
-    out.print(f"wrote report.html, results.csv and results.json in {output}", soft_wrap=True, highlight=False)
+    out.print(
+        f"wrote report.html, results.md, results.csv and results.json in {output}", soft_wrap=True, highlight=False
+    )
 
 
 class _Told:
