@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
+import chromium
 from support import alloy, labelled
 
 
@@ -44,3 +45,11 @@ def potential(alloys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return KernelPotential("sevennet-0").fit(alloys[:30])
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Headless Chromium, or the test is skipped."""
+    session = chromium.start(tmp_path_factory.mktemp("profile"))
+    yield session
+    session.quit()

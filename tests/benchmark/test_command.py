@@ -2,14 +2,12 @@
 
 import csv
 import json
-import shutil
 
 import pytest
 from ase.io import write
-from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
-from test_browser import FITS, FLAGS
 
+from chromium import FITS
 from mekrr.cli.app import run
 
 MEAN = "benchmark_methods:MeanEnergy"
@@ -91,22 +89,6 @@ def test_wrong_requests_end_in_a_sentence(finished, capsys, tmp_path, more, mess
 def test_an_unknown_task_names_the_tasks(finished, capsys):
     assert run(["benchmark", "everything", str(finished[0] / "data.extxyz"), "-o", str(finished[0] / "x")]) == 1
     assert "same, transfer, species-weight" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with its chromedriver here")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield session
-    session.quit()
 
 
 @pytest.mark.parametrize("width", [1400, 420])

@@ -1,5 +1,4 @@
 import json
-import shutil
 import sys
 import warnings
 from dataclasses import replace
@@ -7,7 +6,6 @@ from dataclasses import replace
 import ase.io
 import pytest
 from ase.build import bulk
-from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from mekrr import KernelPotential
@@ -16,18 +14,6 @@ from mekrr.potential.archive import save_fitted
 from mekrr.potential.fitted import TrainingLabels
 
 pytest.importorskip("sevenn", reason="mekrr[sevennet] is not installed")
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="module")
@@ -104,26 +90,16 @@ def test_a_page_needs_its_folder_and_its_viewer(capsys, files, tmp_path, monkeyp
 
 
 @pytest.fixture(scope="module")
-def opened(files, tmp_path_factory):
+def opened(files, browser, tmp_path_factory):
     """The page of the sparse model in Chromium, opened from disk."""
     pytest.importorskip("chemiscope", reason="mekrr[explain] is not installed")
-    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with its chromedriver here")
     page = tmp_path_factory.mktemp("page") / "page.html"
     assert run(["explain", str(files / "sparse.safetensors"), str(files / "alloys.extxyz"), "-o", str(page)]) == 0
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     browser.set_window_size(1000, 1200)
     browser.set_script_timeout(180)  # software rendering on a busy machine takes its time over the first picture
     browser.get(page.as_uri())
     WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.body.dataset.viewer === 'ready'"))
-    yield browser
-    browser.quit()
+    return browser
 
 
 def buttons(browser):
