@@ -54,13 +54,12 @@ def test_the_key_is_of_everything_that_matters(cell):
         replace(cell, tests={"test": cell.validation}),
         replace(cell, seed=1),
         replace(cell, options={"offset": 1.0}),
-        replace(cell, cap=10.0),
         replace(cell, cache=Path("somewhere")),
         replace(cell, method="benchmark_methods:Greedy"),
         replace(cell, backbone="chgnet-0.3.0"),
     ]
     assert len({c.key for c in [cell, *others]}) == len(others) + 1
-    assert replace(cell, labels={"data": "renamed"}).key == cell.key
+    assert replace(cell, labels={"data": "renamed"}).key == replace(cell, cap=10.0).key == cell.key
 
 
 def test_a_crash_and_an_error_are_results(cell, tmp_path):
@@ -98,6 +97,17 @@ def test_seconds_memory_and_cap_are_those_of_the_fit(cell, tmp_path):
     assert 250 < greedy["peak_memory_mib"] - greedy["memory_at_start_mib"] < 400
     assert small["peak_memory_mib"] - small["memory_at_start_mib"] < 100
     assert (small["capped"], greedy["capped"], greedy["n_validation"]) == (False, True, 3)
+
+
+def test_what_a_cap_ended_is_computed_again_under_another_one(cell, tmp_path):
+    path = tmp_path / "cells" / f"{cell.key}.json"
+    path.parent.mkdir()
+    for capped, cap, message in ((True, 5.0, "of old"), (False, None, "of old"), (True, None, None)):
+        described = {"cap": 5.0}
+        path.write_text(
+            json.dumps({"status": "failed", "message": "of old", "capped": capped, "description": described})
+        )
+        assert record(replace(cell, cap=cap), tmp_path).get("message") == message
 
 
 @pytest.mark.slow

@@ -74,8 +74,9 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Hash of the description."""
-        text = json.dumps(self.description(), sort_keys=True, default=str)
+        """Hash of the description, without the cap: what ends by itself does not depend on it."""
+        described = {name: value for name, value in self.description().items() if name != "cap"}
+        text = json.dumps(described, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -74,9 +74,14 @@ def _result(cell: Cell, folder: Path, retry: bool) -> Result:
     key = cell.key
     path = folder / "cells" / f"{key}.json"
     record = read_json(path)
-    if record is None or (retry and record["status"] == "failed"):
+    if record is None or (retry and record["status"] == "failed") or _under_another_cap(record, cell.cap):
         record = _compute(cell, path, folder / "logs" / f"{key}.txt")
     return Result(cell, key, record)
+
+
+def _under_another_cap(record: dict[str, Any], cap: float | None) -> bool:
+    """Whether a cap ended the fit, and another one is asked for."""
+    return bool(record.get("capped")) and record["description"]["cap"] != cap
 
 
 def _compute(cell: Cell, path: Path, log: Path) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def _compute(cell: Cell, path: Path, log: Path) -> dict[str, Any]:
         cause = f"ended after {took:.0f} s, far beyond its cap" if was_late else f"exit code {process.exitcode}"
         last = _last_line(log)
         message = f"the process gave no result: {cause}" + (f"; it last said: {last}" if last else "")
-        record = {"description": cell.description(), "status": "failed", "message": message}
+        record = {"description": cell.description(), "status": "failed", "message": message, "capped": was_late}
         write_json(path, record)
     return record
 

@@ -36,18 +36,20 @@ def work(cell: Cell, description: dict[str, Any], path: Path, log: Path, folder:
     _print_to(log)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     record: dict[str, Any] = {"description": description, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    method = None
     try:
-        record |= {"status": "done"} | computed(cell, folder)
+        method = method_class(cell.method)(cell.setup(folder))
+        record |= {"status": "done"} | _computed(cell, method)
     except Exception as error:  # a peer may raise anything; the run goes on
         traceback.print_exc()
-        record |= {"status": "failed", "message": f"{type(error).__name__}: {error}"}
+        capped = method is not None and method.capped
+        record |= {"status": "failed", "message": f"{type(error).__name__}: {error}", "capped": capped}
     write_json(path, record | {"peak_memory_mib": peak_memory_mib(), "versions": versions()})
 
 
-def computed(cell: Cell, folder: Path | None = None) -> dict[str, Any]:
+def _computed(cell: Cell, method: Method) -> dict[str, Any]:
     """Fit, test and measure."""
-    kind = method_class(cell.method)
-    method = kind(cell.setup(folder))
+    kind = type(method)
     training, validation = list(cell.training), list(cell.validation)
     if not kind.needs_validation:
         training, validation = training + validation, []

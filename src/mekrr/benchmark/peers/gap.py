@@ -142,10 +142,10 @@ class GapForces(Gap):
 
     name: ClassVar[str] = "gap-forces"
     settings_from: ClassVar[str] = (
-        "those of gap; force error 0.1 eV/A and cutoff 5 A from Bartok et al., Phys. Rev. X 8, 041048 (2018); n_max 8 "
-        "and l_max 4, so that derivatives fit in memory"
+        "those of gap; force error 0.1 eV/A and cutoff 5 A from Bartok et al., Phys. Rev. X 8, 041048 (2018); n_max 8, "
+        "l_max 4 and 300 sparse points, so that derivatives fit in memory and a fit in an hour"
     )
-    defaults: ClassVar[GapSettings] = GapSettings(n_max=8, l_max=4, cutoff=5.0, force_sigma=0.1)
+    defaults: ClassVar[GapSettings] = GapSettings(n_max=8, l_max=4, cutoff=5.0, n_sparse=300, force_sigma=0.1)
 
 
 def _program() -> str:
