@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 from mekrr.benchmark.cell import Cell
 from mekrr.benchmark.errors import errors_of
 from mekrr.benchmark.method import Method, method_class
+from mekrr.benchmark.peers.process import end_programs
 from mekrr.benchmark.store import write_json
 from mekrr.benchmark.surface import surface_of
 from mekrr.data import Structure
@@ -34,6 +36,7 @@ def work(cell: Cell, description: dict[str, Any], path: Path, log: Path, folder:
         folder: of the method's own files.
     """
     _print_to(log)
+    signal.signal(signal.SIGTERM, lambda *_: _end_at_once())
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     record: dict[str, Any] = {"description": description, "started": datetime.now(UTC).isoformat(timespec="seconds")}
     method = None
@@ -127,4 +130,9 @@ def _end_with_parent(parent: int) -> None:
     """Do not outlive a killed run: a resumed one would compute the same cell beside this process."""
     while os.getppid() == parent:
         time.sleep(0.5)
+    _end_at_once()
+
+
+def _end_at_once() -> None:
+    end_programs()
     os._exit(1)

@@ -1,5 +1,7 @@
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,47 @@ def test_cap_ends_it(tmp_path):
     start = time.monotonic()
     assert not run_program([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, seconds=0.5)
     assert time.monotonic() - start < 30
+
+
+NESTED = """
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path("pid").write_text(str(child.pid))
+time.sleep(60)
+"""
+
+
+def is_running(pid):
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
+def test_cap_ends_what_the_program_started_too(tmp_path):
+    assert not run_program([sys.executable, "-c", NESTED], tmp_path, seconds=3)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
+def test_a_killed_worker_leaves_no_program(tmp_path):
+    """As the worker of a benchmark ends when its run is gone."""
+    script = f"""
+import os, threading, time
+from pathlib import Path
+from mekrr.benchmark.peers.process import end_programs, run_program
+def end():
+    while not Path("pid").exists() or not Path("pid").read_text():
+        time.sleep(0.05)
+    end_programs()
+    os._exit(1)
+threading.Thread(target=end, daemon=True).start()
+run_program([{sys.executable!r}, "-c", {NESTED!r}], Path("."))
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False, timeout=60)
+    deadline = time.monotonic() + 10
+    while is_running(int((tmp_path / "pid").read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(int((tmp_path / "pid").read_text()))
 
 
 def test_missing_program(tmp_path):

@@ -2,14 +2,16 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _GRACE_SECONDS = 20
+_running: set[subprocess.Popen] = set()
 _SHOWN_LINES = 8
 
 
@@ -46,15 +48,20 @@ def run_program(command: Sequence[str], folder: Path, seconds: float | None = No
     # Apart, because a program may hold its output back while its complaints come at once.
     with (folder / "output.log").open("wb") as output, (folder / "errors.log").open("wb") as errors:
         try:
-            child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+            # In a group of its own: what is on the search path may only be a script that starts the program.
+            child = subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, process_group=0
+            )
         except OSError as error:
             raise RuntimeError(f"{command[0]} cannot be started ({error}); install it again") from error
+        _running.add(child)
         try:
             code = child.wait(seconds)
         except subprocess.TimeoutExpired:
             return False
         finally:
             _end(child)
+            _running.discard(child)
     if code != 0:
         raise RuntimeError(f"{Path(command[0]).name} ended with status {code}; it said last:\n{last_lines(folder)}")
     return True
@@ -69,13 +76,23 @@ def last_lines(folder: Path) -> str:
     return "\n".join(shown) or "(nothing)"
 
 
+def end_programs() -> None:
+    """Kill every program that still runs, with all that it started; for a process about to end itself."""
+    for child in list(_running):
+        _signal_group(child, signal.SIGKILL)
+
+
 def _end(child: subprocess.Popen) -> None:
-    """Ask a child that still runs to stop, and end it if it does not."""
+    """Ask a child that still runs to stop, and end it and what it started if it does not."""
     if child.poll() is not None:
         return
-    child.terminate()
-    try:
+    _signal_group(child, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
         child.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+    _signal_group(child, signal.SIGKILL)
+    child.wait()
+
+
+def _signal_group(child: subprocess.Popen, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left
+        os.killpg(child.pid, number)
