@@ -1,8 +1,11 @@
+import warnings
+
 import numpy as np
 import pytest
 
-from mekrr import DataError, evaluate
+from mekrr import DataError, MekrrWarning, evaluate
 from mekrr.data import Structure, as_structures
+from support import labelled
 
 pytest.importorskip("sevenn")
 
@@ -75,3 +78,19 @@ def test_forces_in_some_structures_only(potential, alloys):
 def test_an_unlabelled_structure_is_named(potential, alloys):
     with pytest.raises(DataError, match=r"index 0 .*: no energy to compare with"):
         evaluate(potential, [Structure(alloys[0])])
+
+
+def test_structures_unlike_the_training_data_are_announced(potential, alloys):
+    """A compressed and badly rattled cell is, training structures are not."""
+    like = [a for a, p in zip(alloys[:30], potential.predict(alloys[:30], uncertainty=True), strict=True)
+            if 1000 * p.energy_std / len(a) < 3 * potential.fitted_.facts["leave_one_out"]["rmse_mev_per_atom"]]  # fmt: skip
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        evaluate(potential, like)
+    assert len(like) > 15
+    assert not [w for w in heard if "unlike the training data" in str(w.message)]
+    strange = alloys[31].copy()
+    strange.set_cell(0.85 * strange.cell, scale_atoms=True)
+    strange.positions += np.random.default_rng(0).normal(0, 0.3, strange.positions.shape)
+    with pytest.warns(MekrrWarning, match=r"1 of \d+ structures are unlike the training data.*mekrr select"):
+        evaluate(potential, [*like, labelled(strange)])

@@ -1,6 +1,7 @@
 """Errors of a potential on labelled structures, beside the backbone by itself and the composition fit."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,12 @@ from scipy.stats import spearmanr
 
 from mekrr.data import Structure, as_structures
 from mekrr.errors import DataError
-from mekrr.potential import KernelPotential, Prediction, StageProgress
+from mekrr.potential import KernelPotential, MekrrWarning, Prediction, StageProgress
 from mekrr.prior import Prior
 from mekrr.typing import Float, ndarray
+
+UNLIKE = 3.0
+"""A structure is unlike the training data when its deviation is so many root mean square leave-one-out residuals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,11 +220,41 @@ def evaluate(
         progress=progress,
     )
     fitted = potential.fitted_
+    warn_of_unlike(fitted.facts, structures, predictions)
     own = [p.backbone_energy for p in predictions]
     baseline = None
     if fitted.baseline is not None:
         baseline = shifts_of(fitted.baseline, structures) + np.array(own, dtype=float)
     return Evaluation(structures, predictions, baseline, shifts_of(fitted.reference, structures), by)
+
+
+def warn_of_unlike(facts: Mapping[str, Any], structures: Sequence[Structure], predictions: Sequence[Prediction]) -> int:
+    """Warn of structures that are unlike the training data by their deviation; how many there are.
+
+    Far from the data a deviation is an extrapolation too: on copper at 3000 K, from copper at 300 K, it rose a
+    hundredfold and errors were up to 3.3 times it (docs/results/transfer-copper.md).
+
+    Args:
+        facts: of the fitted potential.
+        structures: predicted.
+        predictions: with deviations; others are passed over.
+    """
+    rmse = facts.get("leave_one_out", {}).get("rmse_mev_per_atom")
+    if not rmse:
+        return 0
+    per_atom = np.array([1000 * (p.energy_std or 0.0) / len(s) for s, p in zip(structures, predictions, strict=True)])
+    unlike = np.flatnonzero(per_atom > UNLIKE * rmse)
+    if len(unlike):
+        worst = int(per_atom.argmax())
+        warnings.warn(
+            f"{len(unlike)} of {len(structures)} structures are unlike the training data: the deviation of their "
+            f"energy is above {UNLIKE * rmse:.2g} meV/atom, {UNLIKE:g} times the leave-one-out error. The largest is "
+            f"{per_atom[worst]:.3g} meV/atom, of {structures[worst].where}. There errors can be several times the "
+            "deviation: label some of them (mekrr select says which) before you rely on such predictions",
+            MekrrWarning,
+            stacklevel=3,
+        )
+    return len(unlike)
 
 
 def shifts_of(prior: Prior, structures: Sequence[Structure]) -> Float[ndarray, "structures"]:

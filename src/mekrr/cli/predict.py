@@ -14,6 +14,7 @@ from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
 from mekrr.cli.outputs import require_writable
 from mekrr.data import Structure, read_structures
+from mekrr.evaluation import warn_of_unlike
 from mekrr.files import atomic_path
 from mekrr.potential import KernelPotential, Prediction
 
@@ -42,6 +43,7 @@ def predict(
             force_uncertainty=force_uncertainty,
             progress=stages,
         )
+    warn_of_unlike(potential.fitted_.facts, structures, predictions)
     write_predictions(output, structures, predictions)
     if json:
         print_json(
