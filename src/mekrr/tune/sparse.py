@@ -38,9 +38,7 @@ LENGTH_SCALES = tuple(16.0 / 2 ** (rung / 2) for rung in range(10))  # in units 
 FINALISTS = 2
 FINE = 10  # values; a longer axis is walked two values at a time
 PERFECT = 1e-12  # the smallest error that counts, so that an exact fit has a finite score
-SAFETY_MARGIN = (
-    0.15  # a safe prior is taken unless another one is better by more, in the log of the geometric mean error
-)
+SAFETY_MARGIN = 0.15  # a safe prior is taken unless another one is better by more, in the log of the error
 SHORTEST_MARGIN = 0.03  # and the shortest length scale that is not worse by more
 
 Point = tuple[int, int, int]
