@@ -16,7 +16,7 @@ from mekrr.potential import KernelPotential, MekrrWarning, Prediction, StageProg
 from mekrr.prior import Prior
 from mekrr.typing import Float, ndarray
 
-UNLIKE = 3.0
+UNLIKE = 10.0
 """A structure is unlike the training data when its deviation is so many root mean square leave-one-out residuals."""
 
 
