@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.io import write
 
 from mekrr.benchmark.sets import DataSet, Sizes, across, aligned, divide, held_out, named, read_sets, union
-from mekrr.data import as_structures
+from mekrr.data import Structure, as_structures
 from mekrr.errors import DataError
 from mekrr.features import structure_hash
 
@@ -57,6 +58,22 @@ def test_across_leaves_out_of_the_test_what_was_trained_on(structures):
     assert len(across(one, other, Sizes(train=5), seed=0).test) == 16
     with pytest.raises(DataError, match="nothing is left to test on"):
         across(one, DataSet("c", structures[:5]), Sizes(), seed=0)
+
+
+def test_no_zero_is_read_off_compositions_that_are_not_determined():
+    """One composition trained on: the element references are anybody's guess, and so is a difference between them."""
+
+    def crystal(symbols, energy):
+        atoms = Atoms(symbols, np.random.default_rng(len(symbols)).normal(size=(len(symbols), 3)))
+        return Structure(atoms, energy)
+
+    one = DataSet("a", [crystal(["Cu", "H"], -4.0), crystal(["Cu", "H"], -4.1)])
+    other = DataSet("b", [crystal(["Cu", "Cu", "H"], -7.7)])
+    kept = aligned(one, other)
+    assert kept.structures is other.structures
+    assert "energies not shifted" in kept.notes[0]
+    determined = DataSet("c", [*one.structures, crystal(["Cu", "Cu"], -7.4)])
+    assert "shifted to" in aligned(determined, DataSet("b", [crystal(["Cu", "Cu", "H"], -70.0)])).notes[0]
 
 
 def test_another_zero_is_taken_out_and_said(structures):

@@ -14,6 +14,7 @@ from mekrr.data import (
     duplicate_groups,
     fit_composition_reference,
     load_dataset,
+    outside_row_space,
     raise_on_errors,
     read_structures,
     split,
@@ -223,6 +224,13 @@ def aligned(one: DataSet, other: DataSet, when: str = "auto") -> DataSet:
     counts, elements = composition_matrix(both)
     energies = np.array([s.energy for s in both], dtype=float)
     cut, n = len(one.structures), counts.sum(axis=1)
+    outside, _ = outside_row_space(counts[:cut], counts[cut:], elements)
+    if when == "auto" and outside.any():
+        note = (
+            f"{other.name}: energies not shifted. The compositions of {one.name} do not determine those of "
+            f"{int(outside.sum())} structures, so their energies hold constants that no fit to {one.name} can know"
+        )
+        return replace(other, notes=(*other.notes, note))
     first, second = (
         fit_composition_reference(counts[part], energies[part], elements, 1 / n[part])
         for part in (slice(None, cut), slice(cut, None))
