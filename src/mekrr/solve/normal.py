@@ -24,6 +24,7 @@ from mekrr.typing import Float, Int, Tensor
 
 FIRST_JITTER = 1e-10  # relative to the mean diagonal of K_mm
 LARGEST_JITTER = 1e-6
+AT_ONCE = 4_000_000  # numbers in the largest intermediate of leave-one-out
 
 
 class NotPositiveDefiniteError(MekrrError):
@@ -241,45 +242,44 @@ def leave_one_structure_out(
         torch.full(shape, torch.nan, dtype=torch.float64),
         torch.full(shape, torch.nan, dtype=torch.float64),
     )
+    damped = 1.0 / (factor.eigenvalues + ridges[:, None])
     projected = factor.V.T @ moments
-    for members in _same_shape(blocks):
+    for members in _same_shape(blocks, len(ridges)):
         chosen = [blocks[int(t)] for t in members]
-        root = torch.stack([block.row_weights(weights).sqrt() for block in chosen])
+        root = torch.stack([block.row_weights(weights) for block in chosen]).sqrt()
         Z = (torch.stack([block.phi for block in chosen]) @ factor.V) * root[:, :, None]
         Y = torch.stack([block.columns for block in chosen]) * root[:, :, None]
-        for r, ridge in enumerate(ridges.tolist()):
-            damped = 1.0 / (factor.eigenvalues + ridge)
-            H = (Z * damped) @ Z.mT
-            inverse = torch.linalg.inv(torch.eye(H.shape[1], dtype=H.dtype) - H)
-            left_out = inverse @ (Y - Z @ (projected * damped[:, None]))
-            variance = ridge * inverse.diagonal(dim1=1, dim2=2).clamp_min(1.0)
-            found.energy_variance[r, members] = variance[:, 0] / root[:, 0] ** 2
-            for p in range(len(prior)):
-                residual = torch.einsum("trc,tc->tr", left_out, prior[p, members])
-                found.energy[p, r, members] = residual[:, 0] / root[:, 0]
-                _record_forces(found, p, r, members, chosen[0], residual / root, variance / root**2)
+        inverse = torch.linalg.inv(torch.eye(Z.shape[1], dtype=Z.dtype) - _hats(Z, damped))
+        fitted = torch.einsum("trm,lm,mc->ltrc", Z, damped, projected)
+        residual = torch.einsum("ltrc,ptc->pltr", inverse @ (Y - fitted), prior[:, members]) / root
+        variance = inverse.diagonal(dim1=2, dim2=3).clamp_min(1.0) * ridges[:, None, None] / root**2
+        found.energy[:, :, members], found.energy_variance[:, members] = residual[..., 0], variance[..., 0]
+        if n_forces := chosen[0].n_forces:
+            squares = residual[..., 1 : 1 + n_forces].square()
+            found.force[:, :, members] = (squares.sum(-1) / (3 * chosen[0].n_atoms)).sqrt()
+            found.force_ratio[:, :, members] = (squares / variance[..., 1 : 1 + n_forces]).mean(-1)
     return found
 
 
-def _record_forces(
-    found: BlockResiduals,
-    p: int,
-    r: int,
-    members: Int[Tensor, "chosen"],
-    like: Block,
-    residual: Float[Tensor, "chosen rows"],
-    variance: Float[Tensor, "chosen rows"],
-) -> None:
-    if like.n_forces == 0:
-        return
-    rows = slice(1, 1 + like.n_forces)
-    found.force[p, r, members] = (residual[:, rows].square().sum(1) / (3 * like.n_atoms)).sqrt()
-    found.force_ratio[p, r, members] = (residual[:, rows].square() / variance[:, rows]).mean(1)
+def _hats(
+    Z: Float[Tensor, "structures rows inducing"], damped: Float[Tensor, "ridges inducing"]
+) -> Float[Tensor, "ridges structures rows rows"]:
+    """Z diag(damped) Z' of each structure for each ridge, all ridges in one matrix product a row."""
+    rows = Z.shape[1]
+    found = Z.new_empty(len(Z), rows, rows, len(damped))
+    for i in range(rows):
+        products = (Z[:, i : i + 1] * Z[:, i:]) @ damped.T
+        found[:, i, i:], found[:, i:, i] = products, products
+    return found.permute(3, 0, 1, 2)
 
 
-def _same_shape(blocks: list[Block]) -> list[Int[Tensor, "members"]]:
-    """Indices of structures with the same numbers of rows and atoms, which are treated together."""
+def _same_shape(blocks: list[Block], n_ridges: int) -> list[Int[Tensor, "members"]]:
+    """Indices of structures with the same numbers of rows and atoms, treated together as far as memory goes."""
     kinds: dict[tuple[int, int, int], list[int]] = {}
     for t, block in enumerate(blocks):
         kinds.setdefault((len(block.phi), block.n_forces, block.n_atoms), []).append(t)
-    return [torch.tensor(members) for members in kinds.values()]
+    found: list[Tensor] = []
+    for (rows, _, _), members in kinds.items():
+        size = rows * max(rows * n_ridges, blocks[members[0]].phi.shape[1])
+        found += torch.tensor(members).split(max(1, AT_ONCE // size))
+    return found

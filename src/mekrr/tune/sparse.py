@@ -233,15 +233,17 @@ class SparseSurface:
         weights = RowWeights(problem.force_weights[g], problem.stress_weight)
         kernel = make_kernel(problem.grid.kernel, self.scales[rung])
         L, _ = cholesky_with_jitter(self.inducing.gram(kernel, weight))
+        rows = [of_structure[rung].mix(weight) for of_structure in self.rows]
+        whitened = whiten(torch.cat(rows), L).split([len(phi) for phi in rows])
         blocks = [
             make_block(
-                whiten(self.rows[t][rung].mix(weight), L),
+                phi,
                 problem.columns[index],
                 self.probed.derivatives[t],
                 int(self.n_atoms[t]),
                 float(problem.weights[index]),
             )
-            for t, index in enumerate(self.chosen.tolist())
+            for t, (phi, index) in enumerate(zip(whitened, self.chosen.tolist(), strict=True))
         ]
         equations = NormalEquations.of(blocks, weights)
         factor = SparseFactor.of(equations.total)
