@@ -6,14 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from mekrr._version import __version__
 from mekrr.explain import tables, viewer
 from mekrr.explain.explanation import Explanation
-from mekrr.files import atomic_path
-from mekrr.report import words
+from mekrr.report import template
 
 MOST_STRUCTURES = 100  # in the table of structures
 
@@ -30,9 +28,7 @@ def write_page(path: str | Path, found: Explanation, title: str = "What the ener
         MekrrError: when chemiscope is not installed.
         OSError: when the file cannot be written.
     """
-    html = render(found, title)
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    template.write(path, render(found, title))
 
 
 def render(found: Explanation, title: str) -> str:
@@ -41,21 +37,7 @@ def render(found: Explanation, title: str) -> str:
     Raises:
         MekrrError: when chemiscope is not installed.
     """
-    return _environment().get_template("explain.html.jinja").render(**_content(found), title=title)
-
-
-def _environment() -> Environment:
-    """Autoescape is on for everything: formulas and file names come from strangers."""
-    environment = Environment(
-        loader=PackageLoader("mekrr.explain"),
-        autoescape=select_autoescape(default=True, default_for_string=True, enabled_extensions=("html", "jinja")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("number", "signed", "count", "percent", "plural"):
-        environment.filters[name] = getattr(words, name)
-    return environment
+    return template.render("mekrr.explain", "explain.html.jinja", _content(found) | {"title": title})
 
 
 def _content(found: Explanation) -> dict[str, Any]:
@@ -83,11 +65,12 @@ def _content(found: Explanation) -> dict[str, Any]:
 
 def _assets() -> dict[str, Markup]:
     """Style and scripts, written into the page so that it needs nothing from outside."""
-    own, report = files("mekrr.explain") / "templates", files("mekrr.report") / "templates"
-    style = (report / "style.css").read_text("utf-8") + (own / "explain.css").read_text("utf-8")
-    chemiscope = viewer.require_viewer().read_text("utf-8").replace("</script", "<\\/script")
-    texts = {"style": style, "chemiscope": chemiscope, "show": (own / "show.js").read_text("utf-8")}
-    return {name: Markup(text) for name, text in texts.items()}
+    own = files("mekrr.explain") / "templates"
+    return {
+        "style": Markup(template.style() + (own / "explain.css").read_text("utf-8")),
+        "chemiscope": template.script(viewer.require_viewer().read_text("utf-8")),
+        "show": Markup((own / "show.js").read_text("utf-8")),
+    }
 
 
 def _embeddable(value: dict[str, Any]) -> Markup:

@@ -180,9 +180,13 @@ class Basis:
 
 
 def choose_sparse(
-    data: SparseData, options: FitOptions, backbone: Backbone, progress: StageProgress | None = None
+    data: SparseData,
+    options: FitOptions,
+    backbone: Backbone,
+    progress: StageProgress | None = None,
+    exhaustive: bool = False,
 ) -> Choice:
-    """Leave-one-structure-out's choice of everything left to it."""
+    """Leave-one-structure-out's choice of everything left to it, coarse to fine unless it is to be exhaustive."""
     base = data.base
 
     def features(layers: tuple[str, ...], chosen: Int[Tensor, "chosen"]) -> Probed:
@@ -214,6 +218,7 @@ def choose_sparse(
             report,
         ),
         options.seed,
+        exhaustive,
     )
 
 

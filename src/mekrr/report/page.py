@@ -1,19 +1,13 @@
 """The page: everything it says and shows, rendered and written in one go."""
 
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from mekrr.evaluation import Evaluation
-from mekrr.files import atomic_path
 from mekrr.potential import Fitted
 from mekrr.potential.record import data_record
-from mekrr.report import choice, distributions, parity, surface, tables, words
+from mekrr.report import choice, distributions, parity, surface, tables, template, words
 
 METHOD = "Transfer learning for atomistic simulations using GNNs and kernel mean embeddings, arXiv 2306.01589"
 FAR_WORSE = 2.0  # test over leave-one-out error from which the page says so
@@ -34,9 +28,7 @@ def write_report(
         ValueError: when no structure was evaluated.
         OSError: when the file cannot be written.
     """
-    html = render(fitted, evaluation, title)
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    template.write(path, render(fitted, evaluation, title))
 
 
 def render(fitted: Fitted, evaluation: Evaluation, title: str) -> str:
@@ -47,27 +39,13 @@ def render(fitted: Fitted, evaluation: Evaluation, title: str) -> str:
     """
     if not evaluation.structures:
         raise ValueError("a report needs errors to show, but 0 structures were evaluated; give at least one")
-    return _environment().get_template("report.html.jinja").render(**_content(fitted, evaluation), title=title)
-
-
-def _environment() -> Environment:
-    """Autoescape is on for everything: formulas, keys and file names come from strangers."""
-    environment = Environment(
-        loader=PackageLoader("mekrr.report"),
-        autoescape=select_autoescape(default=True, default_for_string=True, enabled_extensions=("html", "jinja")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("number", "signed", "count", "percent", "plural", "power", "behind"):
-        environment.filters[name] = getattr(words, name)
-    return environment
+    return template.render("mekrr.report", "report.html.jinja", _content(fitted, evaluation) | {"title": title})
 
 
 def _content(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
     metrics = evaluation.metrics()
     return {
-        **_assets(),
+        **template.drawing(),
         **_introduction(fitted, evaluation, metrics),
         **_energy_section(evaluation),
         **_force_section(evaluation),
@@ -81,18 +59,6 @@ def _content(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
         "groups": metrics.get("groups"),
         "by": evaluation.by,
     }
-
-
-def _assets() -> dict[str, Markup]:
-    """Style and scripts, written into the page so that it needs nothing from outside."""
-    folder = files("mekrr.report") / "templates"
-    own = {name: (folder / file).read_text("utf-8") for name, file in (("style", "style.css"), ("draw", "draw.js"))}
-    return {name: Markup(text) for name, text in (own | {"plotly": _plotly()}).items()}
-
-
-def _plotly() -> str:
-    """Inside a script element only its end tag could end it."""
-    return get_plotlyjs().replace("</script", "<\\/script")
 
 
 def _introduction(fitted: Fitted, evaluation: Evaluation, metrics: dict[str, Any]) -> dict[str, Any]:
