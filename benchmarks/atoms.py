@@ -1,6 +1,6 @@
 """How the cost of a fit grows with the atoms of a structure: mekrr (probed, exact forces) and franken 0.7.
 
-    python benchmarks/atoms.py -o FOLDER [--sizes 16,52,108,208] [--methods mekrr-sparse,mekrr,franken]
+    python benchmarks/atoms.py -o FOLDER [--sizes 16,52,108,208] [--methods mekrr-sparse,mekrr,franken] [--structures 4]
 
 Fcc copper, primitive cells repeated (2, 2, 4), (2, 2, 13), (3, 3, 12), (4, 4, 13), atoms displaced by 0.1 A, energies
 and forces of ASE's EMT: the number of neighbours is the same at every size. Four structures a fit, of which franken
@@ -25,13 +25,12 @@ from mekrr.data import Structure
 
 REPEATS = {16: (2, 2, 4), 52: (2, 2, 13), 108: (3, 3, 12), 208: (4, 4, 13)}
 OPTIONS = {"mekrr": {"layers": ["interaction_1"]}, "mekrr-sparse": {"layers": ["interaction_1"]}}
-STRUCTURES = 5  # the last one is predicted
 
 
-def crystals(size):
+def crystals(size, count):
     rng = np.random.default_rng(size)
     found = []
-    for k in range(STRUCTURES):
+    for k in range(count):
         atoms = bulk("Cu").repeat(REPEATS[size])
         atoms.positions += rng.normal(scale=0.1, size=atoms.positions.shape)
         atoms.calc = EMT()
@@ -44,12 +43,13 @@ def main():
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--sizes", default="16,52,108,208")
     parser.add_argument("--methods", default="mekrr-sparse,mekrr,franken")
+    parser.add_argument("--structures", type=int, default=4, help="of a fit, one of them held out by franken")
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.sizes.split(",")]
     cells = []
     for method in arguments.methods.split(","):
         for size in sizes:
-            *training, held, test = crystals(size)
+            *training, held, test = crystals(size, arguments.structures + 1)  # the last one is predicted
             labels = {"atoms": size}
             options = OPTIONS.get(method, {})
             cells.append(Cell(method, labels, training, [held], {"test": [test]}, options=options))

@@ -1,6 +1,7 @@
 """Energies and forces on held-out structures of cu_formate, probed and exact.
 
-python benchmarks/forces.py TASK [--data FOLDER] [--cache FOLDER] [--probes N] [--no-exact-forces] [--option name=value]
+python benchmarks/forces.py TASK [--data FOLDER] [--cache FOLDER] [--backbone NAME] [--probes N]
+                            [--no-exact-forces] [--option name=value]
 
 few      frames of systematic with fcu_index >= 1000 in order, default_rng(0).permutation(200): the first 70 to train,
          the next 30 to test
@@ -64,6 +65,7 @@ if __name__ == "__main__":
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MEKRR_DATA", "../shared/data")))
     parser.add_argument("--cache", type=Path, default=None)
+    parser.add_argument("--backbone", default="sevennet-0")
     parser.add_argument("--probes", type=value, default=8)
     parser.add_argument("--no-exact-forces", action="store_true")
     parser.add_argument("--force-uncertainty", action="store_true", help="rank correlation of force errors")
@@ -74,7 +76,7 @@ if __name__ == "__main__":
     train, test = TASKS[arguments.task](arguments.data)
     started = time.perf_counter()
     potential = mekrr.KernelPotential(
-        "sevennet-0",
+        arguments.backbone,
         cache=arguments.cache,
         probes=arguments.probes,
         exact_forces=not arguments.no_exact_forces,
