@@ -7,7 +7,7 @@ eV/Angstrom comparable without a weight, and means of first powers are not ruled
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -155,17 +155,17 @@ class SparseSurface:
         self.factorisations = 0
         self._done: dict[Point, list[Trial]] = {}
 
-    def explore(self, exhaustive: bool = False, climb: bool = True) -> Trial:
-        """The best trial: a coarse grid, then uphill among neighbours from the best of each prior.
+    def screen(self) -> list[Trial]:
+        """The best trial of each prior on the coarse grid, with the ends of the species weights."""
+        rungs, species_weights, force_weights = (_coarse(n) for n in self._axes())
+        self._evaluate(itertools.product(rungs, sorted({species_weights[0], species_weights[-1]}), force_weights))
+        return [best_of([t for t in self.trials if t.prior == prior.name]) for prior in self.priors]
 
-        Args:
-            exhaustive: evaluate the whole grid instead.
-            climb: whether to go on from the coarse grid.
-        """
-        axes = self._axes()
-        coarse = [range(n) if exhaustive else _coarse(n) for n in axes]
-        self._evaluate([(rung, w, g) for rung in coarse[0] for w in coarse[1] for g in coarse[2]])
-        for prior in self.priors if climb else ():
+    def explore(self, exhaustive: bool = False) -> Trial:
+        """The best trial: a coarse grid, then uphill from the best of each prior; or the whole grid."""
+        rungs, species_weights, force_weights = (range(n) if exhaustive else _coarse(n) for n in self._axes())
+        self._evaluate(itertools.product(rungs, species_weights, force_weights))
+        for prior in self.priors:
             self._climb(prior.name)
             rung, w, g = self._position(prior.name)
             self._evaluate([(shorter, w, g) for shorter in range(rung + 1, len(self.scales))])
@@ -220,7 +220,7 @@ class SparseSurface:
                 self.problem.progress(t + 1, len(self.chosen))
         return found
 
-    def _evaluate(self, points: Sequence[Point]) -> None:
+    def _evaluate(self, points: Iterable[Point]) -> None:
         for point in points:
             if point not in self._done:
                 self._done[point] = self._ridge_paths(point)
@@ -299,8 +299,7 @@ def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -
         subset = _subset(len(problem.columns), SCREENING[0], seed)
         for layers in problem.layer_sets:
             surface = SparseSurface(problem, layers, subset, min(problem.inducing, SCREENING[1]), seed)
-            surface.explore(climb=False)
-            screened += [best_of([t for t in surface.trials if t.prior == p.name]) for p in surface.priors]
+            screened += surface.screen()
         screened.sort(key=lambda trial: -trial.score)
     finalists = list(dict.fromkeys(trial.layers for trial in screened))[:FINALISTS] or problem.layer_sets
     subset = _subset(len(problem.columns), SEARCH[0], seed)
