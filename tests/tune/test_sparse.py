@@ -160,6 +160,15 @@ def test_layers_are_screened_and_the_informative_ones_chosen(problem):
     assert choice.runner_up.score <= choice.best.score == best_of(choice.trials).score
 
 
+def test_the_largest_set_of_layers_is_searched_whatever_the_screening_says(problem):
+    grid = replace(GRID, length_scales=SCALES[:3], species_weights=(0.6,))
+    sets = [("true",), ("nonsense",), ("other nonsense",), ("true", "true")]
+    choice = search_sparse(replace(problem, grid=grid, layer_sets=sets, force_weights=(1e-2,)), 0)
+    assert choice.screening[0].layers == ("true",)
+    assert {trial.layers for trial in choice.trials} >= {("true",), ("true", "true")}
+    assert len({trial.layers for trial in choice.trials}) == 3
+
+
 def test_a_search_on_a_subset_depends_on_the_seed_alone(problem, monkeypatch):
     monkeypatch.setattr("mekrr.tune.sparse.SEARCH", (12, 20))
     small = replace(problem, grid=replace(GRID, length_scales=(2.0, 2.0 / 2**0.5)), force_weights=(1e-2,))

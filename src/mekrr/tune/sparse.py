@@ -287,7 +287,10 @@ def trials_of(
 
 
 def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -> Choice:
-    """Screen layer sets on a subset where there is a choice, then search the best of them.
+    """Screen layer sets on a subset where there is a choice, then search the best of them and the largest.
+
+    The largest set is searched whatever the screening says: on few structures and inducing environments, small sets of
+    features look better than they are with all of them.
 
     Args:
         problem: candidates and values.
@@ -301,7 +304,8 @@ def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -
             surface = SparseSurface(problem, layers, subset, min(problem.inducing, SCREENING[1]), seed)
             screened += surface.screen()
         screened.sort(key=lambda trial: -trial.score)
-    finalists = list(dict.fromkeys(trial.layers for trial in screened))[:FINALISTS] or problem.layer_sets
+    finalists = list(dict.fromkeys(trial.layers for trial in screened))[:FINALISTS]
+    finalists = list(dict.fromkeys((*finalists, max(problem.layer_sets, key=len))))
     subset = _subset(len(problem.columns), SEARCH[0], seed)
     surfaces = [SparseSurface(problem, layers, subset, min(problem.inducing, SEARCH[1]), seed) for layers in finalists]
     for surface in surfaces:
