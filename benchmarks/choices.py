@@ -7,8 +7,9 @@ mini                  the embedded data: clean, d1 and d2, of each every second 
 oxides                as in accuracy.py: energies only
 
 Every prior with every choice of layers that the automatic one may take; length scale, species weight, ridge and force
-weight are chosen by leave-one-out in all of them. The score is the geometric mean of the root mean square errors of
-energies and forces (of energies alone for oxides).
+weight are chosen by leave-one-out in all of them. Test errors are root mean squares; error is the geometric mean of
+those of energies and forces (energies alone for oxides), with its ratio to the smallest; and the same of mean absolute
+errors. criterion is what the automatic choice maximises, on the training structures.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import math
 import os
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import accuracy
@@ -27,7 +29,8 @@ from mekrr.potential.options import FitOptions
 from mekrr.potential.training import layer_candidates
 from mekrr.prior import PRIORS
 
-ROW = "{:<16} {:<10} {:>7} {:>7} {:>7} {:>7}"
+ROW = "{:<16} {:<7} {:>9} {:>7} {:>7} {:>7} {:>6} {:>7} {:>6}"
+TITLE = ROW.format("prior", "layers", "criterion", "energy", "forces", "error", "ratio", "of MAE", "ratio")
 
 
 def mini(folder):
@@ -44,21 +47,37 @@ def short(layers):
     return numbers[0] if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """One fit: what it chose and its errors on the test structures."""
+
+    prior: str
+    layers: str
+    criterion: float
+    metrics: dict
+    forces: bool
+
+    def error(self, kind):
+        """Of energies, or the geometric mean with that of forces."""
+        energy = self.metrics[f"energy_{kind}_mev_per_atom"]
+        return math.sqrt(energy * self.metrics[f"forces_{kind}_mev_per_angstrom"]) if self.forces else energy
+
+    def row(self, others):
+        """Errors, and their ratios to the smallest among the others."""
+        cells = [f"{self.criterion:.3f}", f"{self.metrics['energy_rmse_mev_per_atom']:.2f}"]
+        cells.append(f"{self.metrics['forces_rmse_mev_per_angstrom']:.1f}" if self.forces else "")
+        for kind in ("rmse", "mae"):
+            best = min(other.error(kind) for other in others)
+            cells += [f"{self.error(kind):.2f}", f"{self.error(kind) / best:.2f}"]
+        return ROW.format(self.prior, self.layers, *cells)
+
+
 def fit(train, test, backbone, **options):
-    """Errors of one fit, and what it chose."""
+    """One probed fit."""
     potential = mekrr.KernelPotential(backbone, exact_forces=False, **options).fit(train)
-    best, metrics = potential.fitted_.facts["search"]["best"], mekrr.evaluate(potential, test).metrics()
-    energy = metrics["energy_rmse_mev_per_atom"]
-    trained_on_forces = potential.fitted_.facts["solver"]["forces"]
-    force = metrics["forces_rmse_mev_per_angstrom"] if trained_on_forces else None
-    score = energy if force is None else math.sqrt(energy * force)
-    return score, energy, force, best["prior"], short(best["layers"])
-
-
-def row(found, best):
-    score, energy, force, prior, layers = found
-    force = "" if force is None else f"{force:.1f}"
-    return ROW.format(prior, layers, f"{energy:.2f}", force, f"{score:.2f}", f"{score / best:.2f}")
+    facts = potential.fitted_.facts
+    best, metrics = facts["search"]["best"], mekrr.evaluate(potential, test).metrics()
+    return Outcome(best["prior"], short(best["layers"]), best["score"], metrics, facts["solver"]["forces"])
 
 
 def main():
@@ -79,17 +98,18 @@ def main():
         else:
             common["inducing"] = arguments.inducing
         chosen = fit(train, test, **common)
+        print(
+            f"{arguments.task}: {len(train)} to train, {len(test)} to test; meV/atom, meV/Angstrom\n{TITLE}", flush=True
+        )
         fixed = []
         for prior in PRIORS:
             for layers in layer_sets:
                 fixed.append(fit(train, test, prior=prior, layers=layers, **common))
-                print(row(fixed[-1], chosen[0]), flush=True)
-    best = min(found[0] for found in fixed)
-    print(f"\n{arguments.task}: {len(train)} to train, {len(test)} to test; meV/atom, meV/Angstrom")
-    print(ROW.format("prior", "layers", "energy", "forces", "score", "ratio"))
-    for found in sorted(fixed, key=lambda found: found[0])[:5]:
-        print(row(found, best))
-    print(f"automatic:\n{row(chosen, best)}")
+                print(fixed[-1].row([chosen]), flush=True)
+    print(f"the five with the smallest error:\n{TITLE}")
+    for outcome in sorted(fixed, key=lambda outcome: outcome.error("rmse"))[:5]:
+        print(outcome.row(fixed))
+    print(f"automatic:\n{chosen.row(fixed)}")
 
 
 if __name__ == "__main__":
