@@ -1,4 +1,5 @@
 import math
+from importlib import import_module
 
 import pytest
 import torch
@@ -152,7 +153,7 @@ def test_trap_of_violent_structures_they_do_not_rule_the_choice():
     assert chosen["loo-rmse"] > 1.3 * chosen["loo"]
 
 
-def test_search_screens_layers_and_names_a_runner_up(problem):
+def test_search_screens_layers_and_names_a_runner_up(problem, monkeypatch):
     x, y, n, _ = problem
     useless = random_environments(x.n_atoms.tolist(), 6, seed=9)
 
@@ -163,8 +164,13 @@ def test_search_screens_layers_and_names_a_runner_up(problem):
     def features(layers, chosen):
         return (x if layers == ("good",) else useless)[chosen]
 
-    choice = search(SearchProblem([("bad",), ("good",), ("worse",)], features, priors, n, n, Grid()), seed=0)
-    assert choice.best.layers == ("good",)
+    layered = SearchProblem([("bad",), ("good",), ("worse",)], features, priors, n, n, Grid())
+    full = search(layered, seed=0)
+    assert not full.screening
+    assert {trial.layers for trial in full.trials} == {("bad",), ("good",), ("worse",)}
+    monkeypatch.setattr(import_module("mekrr.tune.search"), "SCREENING_STRUCTURES", len(n) // 2)
+    choice = search(layered, seed=0)
+    assert choice.best.layers == full.best.layers == ("good",)
     assert choice.runner_up.layers != ("good",)
     assert choice.screening[0].layers == ("good",)
     assert choice.best == best_of(choice.trials)

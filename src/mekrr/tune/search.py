@@ -73,6 +73,8 @@ class SearchProblem:
 def search(problem: SearchProblem, seed: int, exhaustive: bool = False) -> Choice:
     """Screen layer sets and priors on a subset where there is a choice, then search the best of them in full.
 
+    With so few structures that a subset would save no time, every layer set is searched in full.
+
     Args:
         problem: candidates and values.
         seed: of the subsets.
@@ -81,7 +83,7 @@ def search(problem: SearchProblem, seed: int, exhaustive: bool = False) -> Choic
     N = len(problem.noise)
     everything = _subset(N, SEARCH_STRUCTURES, seed)
     screened: list[Trial] = []
-    if len(problem.layer_sets) > 1:
+    if len(problem.layer_sets) > 1 and 2 * SCREENING_STRUCTURES <= N:
         screened = _screen(problem, _subset(N, SCREENING_STRUCTURES, seed))
     finalists = list(dict.fromkeys(trial.layers for trial in screened))[:FINALISTS] or problem.layer_sets
     surfaces = [problem.surface(layers, everything) for layers in finalists]
