@@ -16,6 +16,7 @@ from pathlib import Path
 from forces import TASKS
 
 from mekrr.backbones import load_backbone
+from mekrr.features import structure_hash
 from mekrr.potential.fitting import FitJob, sparse_data, training_data, wanted_layers
 from mekrr.potential.options import FitOptions
 from mekrr.potential.sparse_training import choose_sparse
@@ -32,6 +33,7 @@ def main():
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     train, _ = TASKS[arguments.task](arguments.data)
+    train = list({structure_hash(s.atoms): s for s in train}.values())  # as a fit does
     options, watch = FitOptions(), Stopwatch()
     job = FitJob(train, load_backbone(options.backbone), options, arguments.cache, watch, None)
     data = sparse_data(job, training_data(job, wanted_layers(job)), True)
