@@ -31,7 +31,7 @@ from mekrr.tune.search import Choice
 from mekrr.typing import Float, Int, Tensor
 
 SCREENING = (50, 200)  # structures and inducing environments on which layers are screened
-SEARCH = (120, 400)  # and on which the rest is chosen
+SEARCH = (200, 400)  # and on which the rest is chosen
 FORCE_WEIGHTS = tuple(10.0 ** (-5 + 0.5 * step) for step in range(11))
 RIDGES = tuple(10.0 ** (-10 + 0.5 * step) for step in range(23))
 LENGTH_SCALES = tuple(16.0 / 2 ** (rung / 2) for rung in range(10))  # in units of sqrt(features)
@@ -143,14 +143,15 @@ class SparseSurface:
         self.problem = problem
         self.layers = layers
         self.chosen = chosen
-        self.probed = problem.features(layers, chosen)
         self.priors = problem.priors(chosen)
-        x = self.probed.environments
+        probed = problem.features(layers, chosen)
+        x = probed.environments
         rows = choose_inducing(x, min(inducing, len(x.species)), seed)
         self.inducing = Inducing(x.features[rows], x.species[rows])
         self.n_atoms = x.n_atoms.double()
-        self.scales = self._scales()
-        self.rows = self._all_rows()
+        self.scales = self._scales(x.features)
+        self.rows = self._all_rows(probed)
+        self.labels = [None if d is None else d.labels() for d in probed.derivatives]
         self.trials: list[Trial] = []
         self.factorisations = 0
         self._done: dict[Point, list[Trial]] = {}
@@ -196,21 +197,21 @@ class SparseSurface:
                     found.append((moved[0], moved[1], moved[2]))
         return found
 
-    def _scales(self) -> tuple[float, ...]:
-        grid, h = self.problem.grid, self.probed.environments.features
+    def _scales(self, h: Float[Tensor, "atoms features"]) -> tuple[float, ...]:
+        grid = self.problem.grid
         if grid.length_scales == MEDIAN:
             return (median_distance(h),)
         unit = 1.0 if grid.length_scale_fixed else h.shape[1] ** 0.5
         return tuple(scale * unit for scale in grid.length_scales)
 
-    def _all_rows(self) -> list[list[Rows]]:
+    def _all_rows(self, probed: Probed) -> list[list[Rows]]:
         """Rows of each structure for each length scale, in one pass where the scales form a ladder."""
         ladder = all(abs(a / b - 2**0.5) < 1e-9 for a, b in itertools.pairwise(self.scales))
         kernels = [make_kernel(self.problem.grid.kernel, scale) for scale in self.scales]
         found = []
         for t in range(len(self.chosen)):
-            x = self.probed.environments[torch.tensor([t])]
-            derivatives = self.probed.derivatives[t]
+            x = probed.environments[torch.tensor([t])]
+            derivatives = probed.derivatives[t]
             features = None if derivatives is None else derivatives.features
             if ladder and kernels[0].squares:
                 found.append(design_rows(x, features, self.inducing, kernels[0], len(kernels)))
@@ -239,7 +240,7 @@ class SparseSurface:
             make_block(
                 phi,
                 problem.columns[index],
-                self.probed.derivatives[t],
+                self.labels[t],
                 int(self.n_atoms[t]),
                 float(problem.weights[index]),
             )
