@@ -43,7 +43,9 @@ def main():
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--sizes", default="16,52,108,208")
     parser.add_argument("--methods", default="mekrr-sparse,mekrr,franken")
-    parser.add_argument("--structures", type=int, default=4, help="of a fit, one of them held out by franken")
+    parser.add_argument(
+        "--structures", type=int, default=4, help="of a fit, one of them held out by franken; mekrr needs three"
+    )
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.sizes.split(",")]
     cells = []

@@ -160,13 +160,36 @@ def test_layers_are_screened_and_the_informative_ones_chosen(problem):
     assert choice.runner_up.score <= choice.best.score == best_of(choice.trials).score
 
 
-def test_the_largest_set_of_layers_is_searched_whatever_the_screening_says(problem):
+@pytest.mark.parametrize("informative", [("one",), ("one", "two", "three")])
+def test_the_best_of_the_screening_and_the_largest_set_are_compared(problem, informative):
+    """Whichever of them is informative, and although the screening has a third that nearly is."""
     grid = replace(GRID, length_scales=SCALES[:3], species_weights=(0.6,))
-    sets = [("true",), ("nonsense",), ("other nonsense",), ("true", "true")]
-    choice = search_sparse(replace(problem, grid=grid, layer_sets=sets, force_weights=(1e-2,)), 0)
-    assert choice.screening[0].layers == ("true",)
-    assert {trial.layers for trial in choice.trials} >= {("true",), ("true", "true")}
-    assert len({trial.layers for trial in choice.trials}) == 3
+
+    def features(layers, chosen):
+        return problem.features(("true",) if layers == informative else ("nonsense",), chosen)
+
+    sets = [("one",), ("one", "two"), ("one", "two", "three")]
+    layered = replace(problem, features=features, grid=grid, layer_sets=sets, force_weights=(1e-2,))
+    choice = search_sparse(layered, 0)
+    assert choice.screening[0].layers == choice.best.layers == informative
+    assert {trial.layers for trial in choice.trials} == {informative, sets[-1]}
+    assert choice.best in choice.trials
+
+
+def test_finalists_are_judged_in_the_larger_basis(problem, monkeypatch):
+    """Features that look good on half of the structures only lose to those that are good on all."""
+    monkeypatch.setattr("mekrr.tune.sparse.SCREENING", (16, 20))
+    monkeypatch.setattr("mekrr.tune.sparse.SEARCH", (16, 20))
+    grid = replace(GRID, length_scales=SCALES[:3], species_weights=(0.6,))
+
+    def features(layers, chosen):
+        informative = ("few",) if len(chosen) == 16 else ("all", "layers")
+        return problem.features(("true",) if layers == informative else ("nonsense",), chosen)
+
+    sets = [("few",), ("all", "layers")]
+    choice = search_sparse(replace(problem, features=features, grid=grid, layer_sets=sets, force_weights=(1e-2,)), 0)
+    assert best_of(choice.trials).layers == ("few",)
+    assert choice.best.layers == ("all", "layers")
 
 
 def test_a_search_on_a_subset_depends_on_the_seed_alone(problem, monkeypatch):

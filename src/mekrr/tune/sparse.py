@@ -35,7 +35,7 @@ SEARCH = (200, 400)  # and on which the rest is chosen
 FORCE_WEIGHTS = tuple(10.0 ** (-5 + 0.5 * step) for step in range(11))
 RIDGES = tuple(10.0 ** (-10 + 0.5 * step) for step in range(23))
 LENGTH_SCALES = tuple(16.0 / 2 ** (rung / 2) for rung in range(10))  # in units of sqrt(features)
-FINALISTS = 2
+COMPARISON = (200, 1500)  # and on which the layers of the finalists are compared
 FINE = 10  # values; a longer axis is walked two values at a time
 PERFECT = 1e-12  # the smallest error that counts, so that an exact fit has a finite score
 SAFETY_MARGIN = 0.15  # a safe prior is taken unless another one is better by more, in the log of the error
@@ -161,6 +161,11 @@ class SparseSurface:
         rungs, species_weights, force_weights = (_coarse(n) for n in self._axes())
         self._evaluate(itertools.product(rungs, sorted({species_weights[0], species_weights[-1]}), force_weights))
         return [best_of([t for t in self.trials if t.prior == prior.name]) for prior in self.priors]
+
+    def trial(self, prior: str) -> Trial:
+        """That of one prior where nothing but the ridge is left to choose."""
+        self._evaluate([(0, 0, 0)])
+        return next(trial for trial in self.trials if trial.prior == prior)
 
     def explore(self, exhaustive: bool = False) -> Trial:
         """The best trial: a coarse grid, then uphill from the best of each prior; or the whole grid."""
@@ -288,10 +293,9 @@ def trials_of(
 
 
 def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -> Choice:
-    """Screen layer sets on a subset where there is a choice, then search the best of them and the largest.
+    """Screen layer sets on a subset, search the best and the largest of them, and compare these in a larger basis.
 
-    The largest set is searched whatever the screening says: on few structures and inducing environments, small sets of
-    features look better than they are with all of them.
+    On few structures and inducing environments, small sets of features look better than they are with all of them.
 
     Args:
         problem: candidates and values.
@@ -300,20 +304,18 @@ def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -
     """
     screened: list[Trial] = []
     if len(problem.layer_sets) > 1:
-        subset = _subset(len(problem.columns), SCREENING[0], seed)
+        subset, inducing = _size(problem, SCREENING, seed)
         for layers in problem.layer_sets:
-            surface = SparseSurface(problem, layers, subset, min(problem.inducing, SCREENING[1]), seed)
-            screened += surface.screen()
+            screened += SparseSurface(problem, layers, subset, inducing, seed).screen()
         screened.sort(key=lambda trial: -trial.score)
-    finalists = list(dict.fromkeys(trial.layers for trial in screened))[:FINALISTS]
-    finalists = list(dict.fromkeys((*finalists, max(problem.layer_sets, key=len))))
-    subset = _subset(len(problem.columns), SEARCH[0], seed)
-    surfaces = [SparseSurface(problem, layers, subset, min(problem.inducing, SEARCH[1]), seed) for layers in finalists]
+    finalists = dict.fromkeys((*[t.layers for t in screened[:1]], max(problem.layer_sets, key=len)))
+    subset, inducing = _size(problem, SEARCH, seed)
+    surfaces = [SparseSurface(problem, layers, subset, inducing, seed) for layers in finalists]
     for surface in surfaces:
         surface.explore(exhaustive)
     trials = tuple(trial for surface in surfaces for trial in surface.trials)
     safe = {prior.name for surface in surfaces for prior in surface.priors if prior.safe}
-    best = prefer_safe(trials, safe)
+    best = _compare(problem, [prefer_safe(surface.trials, safe) for surface in surfaces], safe, seed)
     others = [t for t in trials if (t.layers, t.prior) != (best.layers, best.prior)]
     return Choice(
         best,
@@ -323,6 +325,26 @@ def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -
         (*_edges(problem, next(s for s in surfaces if best in s.trials), best), *_unsafe(trials, best, safe)),
         sum(surface.factorisations for surface in surfaces),
     )
+
+
+def _compare(problem: SparseProblem, candidates: Sequence[Trial], safe: Collection[str], seed: int) -> Trial:
+    """The best of a few trials with other layers, each tried once more on more structures and in a larger basis."""
+    if len(candidates) == 1:
+        return candidates[0]
+    subset, inducing = _size(problem, COMPARISON, seed)
+    again = [SparseSurface(_only(problem, t), t.layers, subset, inducing, seed).trial(t.prior) for t in candidates]
+    return candidates[again.index(prefer_safe(again, safe))]
+
+
+def _only(problem: SparseProblem, trial: Trial) -> SparseProblem:
+    """The same problem with nothing but the ridge left to choose."""
+    grid = replace(
+        problem.grid,
+        length_scales=(trial.length_scale,),
+        length_scale_fixed=True,
+        species_weights=(trial.species_weight,),
+    )
+    return replace(problem, grid=grid, force_weights=(trial.force_weight or 0.0,), progress=None)
 
 
 def prefer_safe(trials: Sequence[Trial], safe: Collection[str]) -> Trial:
@@ -361,6 +383,11 @@ def _coarse(n: int) -> list[int]:
     if n <= 2:
         return list(range(n))
     return list(range(1, n, 2)) if n <= FINE else sorted({0, n // 2, n - 1})
+
+
+def _size(problem: SparseProblem, limits: tuple[int, int], seed: int) -> tuple[Int[Tensor, "chosen"], int]:
+    """Structures and the number of inducing environments within the limits."""
+    return _subset(len(problem.columns), limits[0], seed), min(problem.inducing, limits[1])
 
 
 def _subset(n_structures: int, size: int, seed: int) -> Int[Tensor, "chosen"]:
