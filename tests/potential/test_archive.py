@@ -87,4 +87,4 @@ def test_fits_to_energies_are_saved_and_loaded(alloys, tmp_path, options):
     loaded = KernelPotential.load(tmp_path / "exact.safetensors")
     before, after = (p.predict(alloys[8:9], uncertainty=True)[0] for p in (potential, loaded))
     assert before.energy == after.energy
-    assert before.energy_std == after.energy_std
+    assert before.energy_std == pytest.approx(after.energy_std, rel=1e-10)  # products round by memory layout
