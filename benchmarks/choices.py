@@ -2,9 +2,9 @@
 
     python benchmarks/choices.py TASK [--data FOLDER] [--cache FOLDER] [--inducing 600]
 
-few, random, mlearn   as in forces.py, probed
-mini                  the embedded data: clean, d1 and d2, of each every second structure to train, the others to test
-oxides                as in accuracy.py: energies only
+few, more, random, mlearn   as in forces.py, probed
+mini    the embedded data: clean, d1 and d2, of each every second structure to train, the others to test
+oxides  as in accuracy.py: energies only
 
 Every prior with every choice of layers that the automatic one may take; length scale, species weight, ridge and force
 weight are chosen by leave-one-out in all of them. Test errors are root mean squares; error is the geometric mean of
@@ -38,7 +38,8 @@ def mini(folder):
     return every[::2], every[1::2]
 
 
-TASKS = {name: forces.TASKS[name] for name in ("few", "random", "mlearn")} | {"mini": mini, "oxides": accuracy.oxides}
+PROBED = ("few", "more", "random", "mlearn")
+TASKS = {name: forces.TASKS[name] for name in PROBED} | {"mini": mini, "oxides": accuracy.oxides}
 
 
 def short(layers):
