@@ -3,7 +3,7 @@ import pytest
 import torch
 from ase.build import bulk
 
-from mekrr import DataError, KernelPotential
+from mekrr import DataError, KernelPotential, MekrrWarning
 from mekrr.active import METHODS, Joint, condition, farthest, select
 from mekrr.features import Environments, extract
 from mekrr.kernels import gram
@@ -146,6 +146,12 @@ def test_unknown_elements_are_refused_or_left_out(sparse, alloys):
         select(sparse, [stranger, alloys[10]], 1)
     found = select(sparse, [stranger, alloys[10]], 1, skip_unknown=True)
     assert (found.indices, found.skipped.unknown) == ((1,), (0,))
+
+
+def test_elements_without_training_data_are_named(sparse, alloys):
+    with pytest.warns(MekrrWarning, match="Ag: not in the training data; structures with new elements have large"):
+        found = select(sparse, [alloys[10], bulk("Ag")], 1)
+    assert found.indices == (1,)
 
 
 def test_an_element_the_prior_does_not_cover_is_unknown(alloys):

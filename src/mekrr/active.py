@@ -7,6 +7,7 @@ observation says is 1/2 log(1 + variance / noise) (MacKay, Neural Comput. 4, 590
 ridge * n, so structures are compared by variance / n, not by the deviation per atom, which would favour small cells.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from mekrr.errors import DataError
 from mekrr.features import Environments, FeatureCache, extract, structure_hash
 from mekrr.features.extraction import BATCH_ATOMS
 from mekrr.kernels import gram, gram_diagonal, mixed
-from mekrr.potential import KernelPotential
+from mekrr.potential import KernelPotential, MekrrWarning
 from mekrr.potential.fitted import Fitted, Model
 from mekrr.prior import NEEDS_BACKBONE
 from mekrr.typing import Float, Int, Tensor
@@ -100,6 +101,8 @@ def select(
         skip_unknown: leave structures out that have elements the potential cannot treat.
         progress: called with a stage's name, the units done and the units in all.
 
+    A warning says which elements of the candidates the training data lack: their deviations are large for that reason.
+
     Raises:
         DataError: for elements that cannot be treated, or more structures asked for than can be chosen from.
         ValueError: for an unknown method, "atoms" with the mean embedding, or a count below 1.
@@ -108,6 +111,7 @@ def select(
     _check(method, count, fitted)
     structures = as_structures(pool)
     candidates, skipped = _candidates(potential, structures, skip_unknown)
+    _warn_of_strangers([structures[i] for i in candidates], fitted.known_species)
     if count > len(candidates):
         raise DataError(
             f"{count} structures were asked for, but only {len(candidates)} of the pool of {len(structures)} can be "
@@ -315,12 +319,27 @@ def _candidates(
 
 
 def _about_unknown(structures: Sequence[Structure], unknown: Sequence[int], covered: set[int] | frozenset[int]) -> str:
-    strangers = {int(z) for i in unknown for z in structures[i].species} - covered
-    symbols = ", ".join(chemical_symbols[z] for z in sorted(strangers))
+    strangers = _strangers([structures[i] for i in unknown], covered)
     return (
-        f"{structures[unknown[0]].where}: {symbols}: elements that the potential cannot treat, in {len(unknown)} of "
+        f"{structures[unknown[0]].where}: {strangers}: elements that the potential cannot treat, in {len(unknown)} of "
         f"{len(structures)} structures; leave these out with --skip-unknown, or label some by hand and fit again"
     )
+
+
+def _warn_of_strangers(candidates: Sequence[Structure], known: set[int] | frozenset[int]) -> None:
+    """Elements without training data, which a prior with the backbone's energy can treat."""
+    if strangers := _strangers(candidates, known):
+        warnings.warn(
+            f"{strangers}: not in the training data; structures with new elements have large deviations for that "
+            "reason, and come first",
+            MekrrWarning,
+            stacklevel=3,
+        )
+
+
+def _strangers(structures: Sequence[Structure], known: set[int] | frozenset[int]) -> str:
+    numbers = {int(z) for structure in structures for z in structure.species} - known
+    return ", ".join(chemical_symbols[z] for z in sorted(numbers))
 
 
 def _environments(potential: KernelPotential, atoms: Sequence[Atoms], progress: StageProgress | None) -> Environments:

@@ -1,9 +1,10 @@
+import gc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mekrr.data import Structure, as_structures
@@ -44,6 +45,7 @@ def structures(alloys):
 
 @settings(deadline=None, max_examples=80)
 @given(st.integers(1, 8), st.integers(0, 3), st.integers(0, 40), st.integers(0, 1000))
+@example(1, 1, 1, 45)  # the random direction is the label's
 def test_labels_are_in_the_span_and_random_directions_are_not(atoms, columns, probes, seed):
     components = 3 * atoms
     labels = labels_of(columns, components, seed)
@@ -236,3 +238,12 @@ def test_derivatives_that_vanish_are_reported(structures, backbone, tmp_path, mo
         path.unlink()
     with pytest.raises(OSError, match="cached derivatives have vanished"):
         store(0)
+
+
+def test_without_a_cache_nothing_stays_on_disk_and_nothing_is_said(backbone, structures, recwarn):
+    store = probe(structures, backbone, LAYERS, 2)
+    folder = store.cache.folder
+    assert folder.is_dir()
+    del store
+    gc.collect()
+    assert (folder.exists(), [str(w.message) for w in recwarn if w.category is ResourceWarning]) == (False, [])

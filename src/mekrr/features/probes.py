@@ -9,6 +9,7 @@ ones, and are the whole of it when P reaches 3n - 2.
 
 import hashlib
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,10 +73,8 @@ def force_directions(
     rest = components - span.shape[1]
     count = rest if probes == ALL else min(int(probes), rest)
     random = torch.randn(components, count, dtype=torch.float64, generator=generator)
-    for _ in range(2):  # twice is enough: Gram-Schmidt once leaves rounding
-        random = random - span @ (span.T @ random)
-    random = torch.linalg.qr(random)[0] * (rest / count) ** 0.5 if count else random
-    return torch.cat([span, random], dim=1).T
+    complement = torch.linalg.qr(torch.cat([span, random], dim=1))[0][:, span.shape[1] :]
+    return torch.cat([span, complement * (rest / max(1, count)) ** 0.5], dim=1).T
 
 
 @dataclass(eq=False)
@@ -95,7 +94,6 @@ class DerivativeStore:
     keys: list[str | None]
     cache: FeatureCache
     kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    folder: tempfile.TemporaryDirectory | None = None
     bytes_kept: int = 0
 
     def __call__(self, t: int, layers: Sequence[str] | None = None) -> Derivatives | None:
@@ -155,7 +153,9 @@ def probe(
         cache = FeatureCache(Path(folder.name))
     keys = [cache_key(cache, s, backbone, layers, probes, seed) for s in structures]
     widths = tuple(backbone.layer_widths[name] for name in layers)
-    store = DerivativeStore(tuple(layers), widths, keys, cache, folder=folder)
+    store = DerivativeStore(tuple(layers), widths, keys, cache)
+    if folder is not None:
+        weakref.finalize(store, folder.cleanup)
     wanted = [t for t, key in enumerate(keys) if key is not None]
     missing = []
     for t in wanted:
