@@ -45,6 +45,15 @@ def test_a_close_prior_without_the_backbone_is_said_to_be_less_safe(example):
     assert "the safer of two near equals" in text
 
 
+def test_a_safe_prior_taken_before_a_better_one_is_said(example):
+    fitted = fitted_with(example, [trial("backbone", 1.0), trial("none", 1.07)], "backbone")
+    fitted.facts["search"]["best"] = trial("backbone", 1.0)
+    text = " ".join(verdict(fitted))
+    assert "It scores 1.070 against 1.000, 0.070 ahead, and passed over for what is safer" in text
+    assert "the prior none does slightly better (0.070 ahead)" in text
+    assert "one and the same" not in text
+
+
 def test_a_clear_backbone_prior_is_said_to_be_both(example):
     text = " ".join(verdict(fitted_with(example, [trial("backbone", 1.0), trial("none", 0.0)], "backbone")))
     assert "point to the same prior" in text

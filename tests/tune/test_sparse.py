@@ -12,13 +12,12 @@ from mekrr.tune import (
     PriorColumns,
     Probed,
     SparseProblem,
-    Trial,
     best_of,
     make_block,
     scores_of,
     search_sparse,
 )
-from mekrr.tune.sparse import SparseSurface, prefer_safe
+from mekrr.tune.sparse import SparseSurface
 from support import random_environments
 
 SIZES = [4, 5, 6, 3] * 8
@@ -201,7 +200,7 @@ def test_a_search_on_a_subset_depends_on_the_seed_alone(problem, monkeypatch):
 
 
 def test_an_optimum_on_the_edge_is_said(problem, monkeypatch):
-    monkeypatch.setattr("mekrr.tune.sparse.SHORTEST_MARGIN", 1e-12)
+    monkeypatch.setattr("mekrr.tune.safety.SHORTEST_MARGIN", 1e-12)
     far = replace(GRID, length_scales=(0.05, 0.05 / 2**0.5, 0.025), species_weights=(0.6,))
     choice = search_sparse(replace(problem, grid=far, force_weights=(1e-2,)), 0)
     assert any("length scale" in w and "on the edge" in w for w in choice.warnings)
@@ -247,21 +246,3 @@ def test_environments_stay_grouped_by_structure(problem):
     probed = problem.features(("true",), torch.tensor([3, 1]))
     assert isinstance(probed.environments, Environments)
     assert probed.environments.n_atoms.tolist() == [3, 5]
-
-
-def test_the_shortest_length_scale_that_is_hardly_worse_is_taken():
-    trials = [
-        Trial(("a",), "backbone", scale, 0.0, (1.0,), (score,), (1.0,), (1.0,))
-        for scale, score in ((8.0, 1.0), (4.0, 0.99), (2.0, 0.98), (1.0, 0.9))
-    ]
-    assert prefer_safe(trials, {"backbone"}).length_scale == 2.0
-
-
-@pytest.mark.parametrize(("safe_score", "chosen"), [(0.9, "backbone"), (0.8, "none"), (1.1, "backbone")])
-def test_a_safe_prior_is_preferred_unless_it_is_clearly_worse(safe_score, chosen):
-    def trial(prior, score):
-        return Trial(("a",), prior, 1.0, 0.0, (1.0,), (score,), (1.0,), (1.0,))
-
-    trials = [trial("none", 1.0), trial("backbone", safe_score), trial("backbone", 0.2)]
-    assert prefer_safe(trials, {"backbone"}).prior == chosen
-    assert prefer_safe(trials, set()).prior == max(trials, key=lambda t: t.score).prior

@@ -173,8 +173,8 @@ def _prior_candidate(
     target = data.energies[chosen] - design.fixed
     if options.embedding == "mean":
         n = data.n_atoms[chosen]
-        return PriorCandidate(name, target / n, replace(linear, H=linear.H / n[:, None]))
-    return PriorCandidate(name, target, linear)
+        target, linear = target / n, replace(linear, H=linear.H / n[:, None])
+    return PriorCandidate(name, target, linear, name in NEEDS_BACKBONE)
 
 
 def grid_of(options: FitOptions) -> Grid:

@@ -170,7 +170,7 @@ def verdict(fitted: Fitted) -> list[str]:
 def _runner_up(fitted: Fitted, search: Record) -> list[str]:
     best = search["best"]
     others = best_by([t for t in search["surface"] if not _same(t, best)], ("prior", "layers"))
-    twins = [t for t in others if t["layers"] == best["layers"] and best["score"] - t["score"] < TWIN]
+    twins = [t for t in others if t["layers"] == best["layers"] and abs(best["score"] - t["score"]) < TWIN]
     same_prior = {t["prior"] for t in twins}
     rivals = [t for t in others if t["prior"] not in same_prior]
     if not others:
@@ -195,11 +195,14 @@ def _rival(best: Record, other: Record, criterion: str) -> str:
     differs = [name for name in ("prior", "layers") if best[name] != other[name]]
     kept = "" if len(differs) == 2 else f", with the same {'layers' if differs == ['prior'] else 'prior'}"
     named = {"prior": f"prior {other['prior']}", "layers": f"layers {layer_names(other['layers'])}"}
-    gap = number(best["score"] - other["score"], 2)
+    gap = number(abs(best["score"] - other["score"]), 2)
+    ahead = other["score"] > best["score"]
+    words = "ahead, and passed over for what is safer far from the data" if ahead else "behind"
+    if close and not ahead:
+        words += ": so near that the data hardly tell the two apart"
     return (
         f"Runner-up: {listed(named[name] for name in differs)}{kept}. It scores {number(other['score'], 4)} against "
-        f"{number(best['score'], 4)}, {gap} behind"
-        f"{': so near that the data hardly tell the two apart' if close else ''}. "
+        f"{number(best['score'], 4)}, {gap} {words}. "
         f"Leave-one-out MAE and RMSE, meV/atom: {_errors(other)} for the runner-up, {_errors(best)} for the choice."
     )
 
@@ -218,6 +221,8 @@ def _safety(fitted: Fitted, search: Record) -> list[str]:
     if not safe or not plain:
         return _untried(fitted)
     criterion = fitted.facts["options"]["criterion"]
+    if fitted.prior.name in NEEDS_BACKBONE and plain[0]["score"] > safe[0]["score"]:
+        return [_safer_was_taken(safe[0], plain[0])]
     if fitted.prior.name in NEEDS_BACKBONE:
         return [_both_point_to_backbone(safe[0], plain[0], criterion)]
     return [_they_differ(plain[0], safe[0], criterion)]
@@ -226,6 +231,16 @@ def _safety(fitted: Fitted, search: Record) -> list[str]:
 def _untried(fitted: Fitted) -> list[str]:
     kind = "with" if fitted.prior.name in NEEDS_BACKBONE else "without"
     return [f"Only priors {kind} the backbone's energy were tried: {PRIOR_MEANINGS.get(fitted.prior.name, '')}."]
+
+
+def _safer_was_taken(safe: Record, plain: Record) -> str:
+    gap = number(plain["score"] - safe["score"], 2)
+    return (
+        f"Near the data the prior {plain['prior']} does slightly better ({gap} ahead), by less than it may lose far "
+        f"away, where it falls back on a constant; so {safe['prior']} was taken, which falls back on the foundation "
+        "model. If the potential will meet nothing but structures like its data, fit again with --prior "
+        f"{plain['prior']} and compare."
+    )
 
 
 def _both_point_to_backbone(safe: Record, plain: Record, criterion: str) -> str:

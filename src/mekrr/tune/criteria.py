@@ -80,3 +80,21 @@ def score(
     if criterion == BALANCED:
         return student_log_density(loo, noise) + evidence / len(noise)
     return CRITERIA[criterion](loo, noise)
+
+
+def minus_log_error(criterion: str, value: float, n_structures: int) -> float:
+    """A score as minus the log of an error, up to a constant: differences are logs of ratios of errors.
+
+    Where all residuals and deviations grow by a factor c, the mean log density falls by log(c), and so does the log
+    evidence per structure.
+
+    Args:
+        criterion: one of CRITERION_NAMES.
+        value: its score.
+        n_structures: those that were scored.
+    """
+    if criterion == EVIDENCE:
+        return value / n_structures
+    if criterion == BALANCED:
+        return value / 2
+    return -math.log(max(-value, math.ulp(0.0))) if criterion in ("loo-mae", "loo-rmse") else value

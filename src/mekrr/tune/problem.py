@@ -19,11 +19,13 @@ class PriorCandidate:
         name: of the prior.
         target: energies minus the fixed part of the prior, in the embedding's units (eV, or eV/atom for mean).
         linear: the fitted part.
+        safe: whether it falls back on a physical model far from the data.
     """
 
     name: str
     target: Float[Tensor, "structures"]
     linear: LinearPrior
+    safe: bool = False
 
     @property
     def residual(self) -> Float[Tensor, "structures"]:

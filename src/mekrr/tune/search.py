@@ -8,6 +8,7 @@ import torch
 from mekrr.features import Environments
 from mekrr.kernels.tiles import Progress
 from mekrr.tune.problem import FeatureCandidate, Grid, PriorCandidate, Trial, best_of
+from mekrr.tune.safety import about_prior, prefer_safe
 from mekrr.tune.surface import Surface
 from mekrr.typing import Float, Int, Tensor
 
@@ -85,21 +86,32 @@ def search(problem: SearchProblem, seed: int, exhaustive: bool = False) -> Choic
     screened: list[Trial] = []
     if len(problem.layer_sets) > 1 and 2 * SCREENING_STRUCTURES <= N:
         screened = _screen(problem, _subset(N, SCREENING_STRUCTURES, seed))
-    finalists = list(dict.fromkeys(trial.layers for trial in screened))[:FINALISTS] or problem.layer_sets
+    finalists = _finalists(screened, problem.priors(everything)) or problem.layer_sets
     surfaces = [problem.surface(layers, everything) for layers in finalists]
     for surface in surfaces:
         surface.explore(exhaustive)
     trials = tuple(trial for surface in surfaces for trial in surface.trials)
-    best = best_of(trials)
+    safe, measure = surfaces[0].safe, surfaces[0].measure
+    best = prefer_safe(trials, safe, measure)
     others = [t for t in trials if (t.layers, t.prior) != (best.layers, best.prior)]
     return Choice(
         best,
         trials,
         tuple(screened),
         best_of(others) if others else None,
-        tuple(dict.fromkeys(w for s in surfaces if best in s.trials for w in s.warnings)),
+        (
+            *dict.fromkeys(w for s in surfaces if best in s.trials for w in s.warnings),
+            *about_prior(trials, best, safe, measure),
+        ),
         sum(surface.factorisations for surface in surfaces),
     )
+
+
+def _finalists(screened: Sequence[Trial], priors: Sequence[PriorCandidate]) -> list[tuple[str, ...]]:
+    """Layers to search in full: those of the best trial, of the best with a safe prior, and of the runners-up."""
+    safe = {prior.name for prior in priors if prior.safe}
+    first = [trial for trial in screened if trial.prior in safe][:1]
+    return list(dict.fromkeys(trial.layers for trial in (*screened[:1], *first, *screened)))[:FINALISTS]
 
 
 def _screen(problem: SearchProblem, chosen: Int[Tensor, "chosen"]) -> list[Trial]:

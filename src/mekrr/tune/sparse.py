@@ -6,7 +6,6 @@ eV/Angstrom comparable without a weight, and means of first powers are not ruled
 """
 
 import itertools
-import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +26,7 @@ from mekrr.solve import (
     whiten,
 )
 from mekrr.tune.problem import MEDIAN, Grid, Trial, best_of, median_distance
+from mekrr.tune.safety import about_prior, prefer_safe, prefer_short
 from mekrr.tune.search import Choice
 from mekrr.typing import Float, Int, Tensor
 
@@ -38,8 +38,6 @@ LENGTH_SCALES = tuple(16.0 / 2 ** (rung / 2) for rung in range(10))  # in units 
 COMPARISON = (200, 1500)  # and on which the layers of the finalists are compared
 FINE = 10  # values; a longer axis is walked two values at a time
 PERFECT = 1e-12  # the smallest error that counts, so that an exact fit has a finite score
-SAFETY_MARGIN = 0.15  # a safe prior is taken unless another one is better by more, in the log of the error
-SHORTEST_MARGIN = 0.03  # and the shortest length scale that is not worse by more
 
 Point = tuple[int, int, int]
 
@@ -315,14 +313,15 @@ def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -
         surface.explore(exhaustive)
     trials = tuple(trial for surface in surfaces for trial in surface.trials)
     safe = {prior.name for surface in surfaces for prior in surface.priors if prior.safe}
-    best = _compare(problem, [prefer_safe(surface.trials, safe) for surface in surfaces], safe, seed)
+    candidates = [prefer_short(s.trials, prefer_safe(s.trials, safe)) for s in surfaces]
+    best = _compare(problem, candidates, safe, seed)
     others = [t for t in trials if (t.layers, t.prior) != (best.layers, best.prior)]
     return Choice(
         best,
         trials,
         tuple(screened),
         best_of(others) if others else None,
-        (*_edges(problem, next(s for s in surfaces if best in s.trials), best), *_unsafe(trials, best, safe)),
+        (*_edges(problem, next(s for s in surfaces if best in s.trials), best), *about_prior(trials, best, safe)),
         sum(surface.factorisations for surface in surfaces),
     )
 
@@ -345,37 +344,6 @@ def _only(problem: SparseProblem, trial: Trial) -> SparseProblem:
         species_weights=(trial.species_weight,),
     )
     return replace(problem, grid=grid, force_weights=(trial.force_weight or 0.0,), progress=None)
-
-
-def prefer_safe(trials: Sequence[Trial], safe: Collection[str]) -> Trial:
-    """The best trial, or one that is hardly worse with a safe prior and a shorter length scale.
-
-    Leave-one-out knows the neighbourhood of the data only. There a prior without a model can win by little and be far
-    off elsewhere, and the score hardly depends on the length scale, while a long one lets the fit extrapolate like a
-    polynomial instead of falling back on its prior (`benchmarks/forces.py segments` with --option length_scale=...).
-    """
-    best = best_of(trials)
-    candidates = [trial for trial in trials if trial.prior in safe]
-    if candidates and best_of(candidates).score > best.score - SAFETY_MARGIN:
-        best = best_of(candidates)
-    alike = [t for t in trials if (t.layers, t.prior) == (best.layers, best.prior)]
-    near = [t for t in alike if t.score > best.score - SHORTEST_MARGIN]
-    shortest = min(trial.length_scale for trial in near)
-    return best_of([trial for trial in near if trial.length_scale == shortest])
-
-
-def _unsafe(trials: Sequence[Trial], best: Trial, safe: Collection[str]) -> list[str]:
-    """What a prior without a model costs far away, where it was chosen over a safe one."""
-    candidates = [trial for trial in trials if trial.prior in safe]
-    if best.prior in safe or not candidates:
-        return []
-    other = best_of(candidates)
-    worse = 100 * (math.exp(best.score - other.score) - 1)
-    return [
-        f"the prior {best.prior!r} was chosen: far from the training data the potential has no physical model to fall "
-        f"back on. With the prior {other.prior!r}, errors near the data are {worse:.0f}% larger; take it if the "
-        "potential will meet structures unlike its data"
-    ]
 
 
 def _coarse(n: int) -> list[int]:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -10,8 +11,9 @@ from mekrr.errors import MekrrError
 from mekrr.kernels import GramPair, gram, make_kernel
 from mekrr.kernels.tiles import Progress
 from mekrr.solve import LeaveOneOut, RidgeFactor, leave_one_out, log_evidence
-from mekrr.tune.criteria import score
-from mekrr.tune.problem import MEDIAN, FeatureCandidate, Grid, PriorCandidate, Trial, best_of, median_distance
+from mekrr.tune.criteria import minus_log_error, score
+from mekrr.tune.problem import MEDIAN, FeatureCandidate, Grid, PriorCandidate, Trial, median_distance
+from mekrr.tune.safety import prefer_safe
 from mekrr.typing import Float, Tensor
 
 MAX_EXTENSIONS = 3  # each adds a factor of 2 to the range of length scales
@@ -46,6 +48,8 @@ class Surface:
         if grid.length_scales == MEDIAN:
             self.grid = replace(grid, length_scales=(median_distance(features.environments.features),))
         self.progress = progress
+        self.safe = {prior.name for prior in priors if prior.safe}
+        self.measure = partial(minus_log_error, grid.criterion, n_structures=len(noise))
         self.trials: list[Trial] = []
         self.warnings: list[str] = []
         self.factorisations = 0
@@ -70,7 +74,12 @@ class Surface:
             if not self._extend():
                 break
         self._warn_at_edges()
-        return best_of(self.trials)
+        return self.best
+
+    @property
+    def best(self) -> Trial:
+        """The best trial, with a safe prior where that is hardly worse."""
+        return prefer_safe(self.trials, self.safe, self.measure)
 
     def _climb(self, prior: str) -> None:
         """Move to the best neighbour until none is better."""
@@ -90,11 +99,11 @@ class Surface:
         return [(r, v) for r, v in points if r in self._grams and 0 <= v < len(self.grid.species_weights)]
 
     def _extend(self) -> bool:
-        """Add two length scales beyond the edge on which the best trial of any prior lies."""
+        """Add two length scales beyond the edge on which the best trial lies."""
         if self.grid.length_scale_fixed or self.grid.kernel == "linear":
             return False
         rungs = sorted(self._grams)
-        best = best_of(self.trials)
+        best = self.best
         position = self._position(best.prior)
         if position[0] == rungs[0]:
             self._load(rungs[0] - 2, rungs[0] - 1)
@@ -192,7 +201,7 @@ class Surface:
         return 1000 * loo.residuals / (self.n_atoms if self.grid.embedding == "sum" else 1.0)
 
     def _warn_at_edges(self) -> None:
-        best = best_of(self.trials)
+        best = self.best
         if len(best.ridges) > 1 and best.best == len(best.ridges) - 1:
             self.warnings.append(
                 f"the best ridge ({best.ridge:.1e}) is the largest tried: the data look like noise to these features"
