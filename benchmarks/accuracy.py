@@ -1,6 +1,6 @@
 """Held-out errors on real data of fits to energies, everything chosen automatically unless the task says otherwise.
 
-python benchmarks/accuracy.py TASK [--data FOLDER] [--cache FOLDER]
+python benchmarks/accuracy.py TASK [--data FOLDER] [--cache FOLDER] [--criterion NAME] [--prior NAME]
 
 random      cu_formate/systematic without frames that have a force component of 10 eV/A or more (396 left),
             default_rng(7).permutation, 300 to train, the rest to test
@@ -82,9 +82,9 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MEKRR_DATA", "../shared/data")))
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--criterion", default="loo+evidence")
+    parser.add_argument("--prior", action="append", help="instead of auto; repeatable")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     train, test = TASKS[arguments.task](arguments.data)
-    priors = ("backbone", "none", "auto") if arguments.task == "transfer" else ("auto",)
-    for prior in priors:
+    for prior in arguments.prior or (("backbone", "none", "auto") if arguments.task == "transfer" else ("auto",)):
         run(arguments.task, train, test, arguments.cache, prior=prior, criterion=arguments.criterion)
