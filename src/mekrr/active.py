@@ -111,12 +111,12 @@ def select(
     _check(method, count, fitted)
     structures = as_structures(pool)
     candidates, skipped = _candidates(potential, structures, skip_unknown)
-    _warn_of_strangers([structures[i] for i in candidates], fitted.known_species)
     if count > len(candidates):
         raise DataError(
             f"{count} structures were asked for, but only {len(candidates)} of the pool of {len(structures)} can be "
             f"chosen (left out: {skipped}); ask for fewer, or give a larger pool"
         )
+    _warn_of_strangers([structures[i] for i in candidates], fitted.known_species)
     x = _environments(potential, [structures[i].atoms for i in candidates], progress)
     energies = Joint.of_structures(fitted.model, x)
     order, conditional = choose(energies, fitted.model, x, count, method, seed)
@@ -331,7 +331,7 @@ def _warn_of_strangers(candidates: Sequence[Structure], known: set[int] | frozen
     if strangers := _strangers(candidates, known):
         warnings.warn(
             f"{strangers}: not in the training data; structures with new elements have large deviations for that "
-            "reason, and come first",
+            "reason",
             MekrrWarning,
             stacklevel=3,
         )

@@ -34,7 +34,7 @@ def prefer_short(trials: Sequence[Trial], best: Trial) -> Trial:
     return best_of([trial for trial in near if trial.length_scale == shortest])
 
 
-def about_prior(trials: Sequence[Trial], best: Trial, safe: Collection[str], measure: Measure = float) -> list[str]:
+def prior_warnings(trials: Sequence[Trial], best: Trial, safe: Collection[str], measure: Measure = float) -> list[str]:
     """What a prior without a model costs far away, where it was chosen over a safe one."""
     candidates = [trial for trial in trials if trial.prior in safe]
     if best.prior in safe or not candidates:

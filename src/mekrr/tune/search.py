@@ -8,7 +8,7 @@ import torch
 from mekrr.features import Environments
 from mekrr.kernels.tiles import Progress
 from mekrr.tune.problem import FeatureCandidate, Grid, PriorCandidate, Trial, best_of
-from mekrr.tune.safety import about_prior, prefer_safe
+from mekrr.tune.safety import prefer_safe, prior_warnings
 from mekrr.tune.surface import Surface
 from mekrr.typing import Float, Int, Tensor
 
@@ -101,7 +101,7 @@ def search(problem: SearchProblem, seed: int, exhaustive: bool = False) -> Choic
         best_of(others) if others else None,
         (
             *dict.fromkeys(w for s in surfaces if best in s.trials for w in s.warnings),
-            *about_prior(trials, best, safe, measure),
+            *prior_warnings(trials, best, safe, measure),
         ),
         sum(surface.factorisations for surface in surfaces),
     )

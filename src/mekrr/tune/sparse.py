@@ -26,7 +26,7 @@ from mekrr.solve import (
     whiten,
 )
 from mekrr.tune.problem import MEDIAN, Grid, Trial, best_of, median_distance
-from mekrr.tune.safety import about_prior, prefer_safe, prefer_short
+from mekrr.tune.safety import prefer_safe, prefer_short, prior_warnings
 from mekrr.tune.search import Choice
 from mekrr.typing import Float, Int, Tensor
 
@@ -321,7 +321,7 @@ def search_sparse(problem: SparseProblem, seed: int, exhaustive: bool = False) -
         trials,
         tuple(screened),
         best_of(others) if others else None,
-        (*_edges(problem, next(s for s in surfaces if best in s.trials), best), *about_prior(trials, best, safe)),
+        (*_edges(problem, next(s for s in surfaces if best in s.trials), best), *prior_warnings(trials, best, safe)),
         sum(surface.factorisations for surface in surfaces),
     )
 
