@@ -17,11 +17,10 @@ from ase.data import chemical_symbols
 
 from mekrr.data import Structure, as_structures
 from mekrr.errors import DataError
-from mekrr.features import Environments, FeatureCache, extract, structure_hash
-from mekrr.features.extraction import BATCH_ATOMS
-from mekrr.kernels import gram, gram_diagonal, mixed
+from mekrr.features import BATCH_ATOMS, Environments, FeatureCache, extract, structure_hash
 from mekrr.potential import KernelPotential, MekrrWarning
-from mekrr.potential.fitted import Fitted, Model
+from mekrr.potential.fitted import Fitted
+from mekrr.potential.model import Model
 from mekrr.prior import NEEDS_BACKBONE
 from mekrr.typing import Float, Int, Tensor
 
@@ -121,7 +120,7 @@ def select(
     energies = Joint.of_structures(fitted.model, x)
     order, conditional = choose(energies, fitted.model, x, count, method, seed)
     chosen = torch.tensor(order)
-    noise, amplitude = energies.noise[chosen], fitted.model.amplitude
+    noise, amplitude = energies.noise[chosen], fitted.model.energy_amplitude
     return Selection(
         method,
         tuple(structures[candidates[i]] for i in order),
@@ -158,21 +157,20 @@ class Joint:
     @staticmethod
     def of_structures(model: Model, x: Environments) -> "Joint":
         """Total energies."""
-        own = gram_diagonal(x, model.kernel, model.embedding, model.species_weight)
+        own = model.kernel.diagonal(x)
         return Joint._of(model, x, torch.arange(x.n_structures), own * _scale(model, x).square())
 
     @staticmethod
     def of_atoms(model: Model, x: Environments) -> "Joint":
         """Atomic energies: each atom as a structure of its own."""
-        single = Environments(x.features, x.species, torch.ones_like(x.species))
-        own = torch.stack([model.kernel.values(h[None], h[None]).squeeze() for h in x.features])
-        return Joint._of(model, single, x.structure, own)
+        single = x.singletons()
+        return Joint._of(model, single, x.structure, model.kernel.between_equal_atoms(single))
 
     @staticmethod
     def _of(model: Model, x: Environments, owner: Int[Tensor, "rows"], own: Float[Tensor, "rows"]) -> "Joint":
-        cross = model.expansion(x, slopes=False, cross=True).cross
-        assert cross is not None
-        explained, left_open = model.posterior_factors(cross)
+        basis = model.function(x, slopes=False, rows=True).rows
+        assert basis is not None
+        explained, left_open = model.posterior_factors(basis)
         variance = (own - explained.square().sum(1)).clamp_min(0.0) + left_open.square().sum(1)
         return Joint(model, x, owner, explained, left_open, variance, model.noise(x.n_atoms))
 
@@ -184,9 +182,8 @@ class Joint:
         """K between all rows and the chosen ones."""
         x, y, kernel = self.x, self.x[rows], self.model.kernel
         if len(x.species) == x.n_structures:  # single atoms need no pooling
-            return mixed(kernel.values(x.features, y.features), x.species, y.species, self.model.species_weight)
-        pair = gram(x, y, kernel, self.model.embedding, dtype=torch.float64)
-        return pair.mix(0, self.model.species_weight) * _scale(self.model, x)[:, None] * _scale(self.model, y)
+            return kernel.between_atoms(x, y)
+        return kernel.gram(x, y) * _scale(self.model, x)[:, None] * _scale(self.model, y)
 
 
 def choose(
@@ -238,8 +235,8 @@ def condition(
 
 def farthest(model: Model, x: Environments, count: int) -> list[int]:
     """Structures by their atom that is farthest from all known environments of its species, one after another."""
-    centres = model.expansion
-    distance = _nearest(x.features, x.species, centres.centres, centres.species)
+    centres = model.centres
+    distance = _nearest(x.features, x.species, centres.features, centres.species)
     chosen: list[int] = []
     for _ in range(count):
         worst = torch.zeros(x.n_structures, dtype=torch.float64).scatter_reduce_(0, x.structure, distance, "amax")

@@ -11,8 +11,8 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mekrr.graph import SkinnedGraph
-from mekrr.potential import KernelPotential, MekrrWarning
-from mekrr.potential.prediction import Wanted, predict_batch
+from mekrr.potential import KernelPotential, MekrrWarning, Wanted, evaluate_graph
+from mekrr.potential.prediction import predictions_of
 
 DEFAULT_SKIN = 0.5  # Angstrom
 
@@ -78,8 +78,9 @@ class Calculator(AseCalculator):
         self._check_species(self.atoms)
         deviation = self.uncertainty or "energy_std" in (properties or ())
         potential = self.potential
-        graph = self._graph.batch(self.atoms).to(potential.backbone.device)
-        (found,) = predict_batch(potential.fitted_, potential.backbone, graph, Wanted(True, deviation, False))
+        fitted, graph = potential.fitted_, self._graph.batch(self.atoms)
+        evaluated = evaluate_graph(fitted, potential.backbone, graph, Wanted(energy_std=deviation))
+        (found,) = predictions_of(evaluated, atomic=fitted.embedding == "sum")
         self.results = {"energy": found.energy, "free_energy": found.energy, "forces": found.forces}
         if found.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)

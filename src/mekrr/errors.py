@@ -15,3 +15,7 @@ class BackboneUnavailableError(MekrrError):
 
 class ModelFileError(MekrrError):
     """A model file is truncated, of a newer format, or belongs to another backbone."""
+
+
+class NotPositiveDefiniteError(MekrrError):
+    """A matrix that must be positive definite is not, within rounding."""

@@ -1,8 +1,11 @@
-"""Dense linear algebra in float64, used by every solver."""
+"""Dense linear algebra in float64."""
 
 import torch
 
+from mekrr.errors import NotPositiveDefiniteError
 from mekrr.typing import Float, Tensor
+
+LARGEST_JITTER = 1e-6  # relative to the mean diagonal
 
 
 def symmetric_eigh(K: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n n"]]:
@@ -31,3 +34,41 @@ def least_squares(H: Float[Tensor, "n p"], y: Float[Tensor, "n"]) -> tuple[Float
     inverse = torch.where(keep, 1.0 / s.clamp_min(torch.finfo(H.dtype).tiny), 0.0)
     beta = Vh.T @ (inverse * (U.T @ y))
     return beta, (Vh.T * inverse**2) @ Vh
+
+
+def cholesky_with_jitter(
+    K: Float[Tensor, "n n"], first: float, largest: float = LARGEST_JITTER
+) -> tuple[Float[Tensor, "n n"], float]:
+    """Lower Cholesky factor of K with the smallest jitter of a ladder that succeeds, and that jitter.
+
+    Args:
+        K: symmetric, positive semidefinite but for rounding.
+        first: jitter tried first, relative to the mean diagonal; each next one is ten times larger.
+        largest: the last one, likewise.
+
+    Raises:
+        NotPositiveDefiniteError: when none does.
+    """
+    unit = float(K.diagonal().mean())
+    relative = first
+    while relative <= largest * 1.001:
+        L, info = torch.linalg.cholesky_ex(add_diagonal(K, relative * unit))
+        if int(info) == 0:
+            return L, relative * unit
+        relative *= 10
+    raise NotPositiveDefiniteError(
+        f"the {len(K)} functions of the basis are numerically dependent (jitter up to {largest:g} of the diagonal did "
+        "not help); take fewer with --inducing, or a shorter --length-scale"
+    )
+
+
+def add_diagonal(K: Float[Tensor, "n n"], value: float) -> Float[Tensor, "n n"]:
+    """K + value times the identity."""
+    found = K.clone()
+    found.diagonal().add_(value)
+    return found
+
+
+def invert_lower(L: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """L^-1 of a lower triangular matrix."""
+    return torch.linalg.solve_triangular(L, torch.eye(len(L), dtype=L.dtype, device=L.device), upper=False)

@@ -9,13 +9,12 @@ import torch
 from ase import Atoms
 
 from mekrr.backbones import Backbone, BackboneOutput, load_backbone
-from mekrr.backbones.derivatives import edge_gradient, pull_back, stress_of
+from mekrr.backbones.derivatives import edge_gradient
 from mekrr.benchmark.method import Method
 from mekrr.data import Structure
-from mekrr.features import Extraction, FeatureCache, Scaler, batches, extract
-from mekrr.features.extraction import BATCH_ATOMS
-from mekrr.graph import GraphBatch, build_batch
-from mekrr.potential import FitOptions, Prediction
+from mekrr.features import Extraction, FeatureCache, Scaler, extract, observe
+from mekrr.potential import Evaluated, FitOptions, Prediction
+from mekrr.potential.prediction import predictions_of as predictions_of_batch
 from mekrr.potential.training import layer_candidates
 from mekrr.prior import Compositions, Prior, fit_prior
 from mekrr.typing import Float, Tensor
@@ -38,20 +37,13 @@ def predictions_of(
         shifts: added by element.
     """
     found: list[Prediction] = []
-    for batch in batches([len(a) for a in atoms], BATCH_ATOMS):
-        graph = build_batch([atoms[t] for t in batch], backbone.cutoff, backbone.max_neighbours).to(backbone.device)
-        vectors = graph.edge_vectors().detach().requires_grad_(True)
-        atomic = energies(backbone.forward(graph, vectors, layers))
-        pulled = pull_back(graph, edge_gradient([atomic], [torch.ones_like(atomic)], vectors))
-        total = atomic.detach().double().cpu() + shifts.shift_energies(graph.species.cpu())
-        found += _cut(graph, total.numpy(), pulled.forces.cpu().numpy(), stress_of(graph, pulled.strain_gradient).cpu())
+    for _, seen in observe(atoms, backbone, layers, gradients=True):
+        atomic = energies(seen.output)
+        pulled = seen.pull_back(edge_gradient([atomic], [torch.ones_like(atomic)], seen.vectors))
+        total = atomic.detach().double().cpu() + shifts.shift_energies(seen.graph.species.cpu())
+        evaluated = Evaluated(seen.graph, total, None, pulled.forces, pulled.strain_gradient)
+        found += predictions_of_batch(evaluated)
     return found
-
-
-def _cut(graph: GraphBatch, atomic: np.ndarray, forces: np.ndarray, stress: Tensor) -> list[Prediction]:
-    ends = graph.n_atoms.cumsum(0).tolist()[:-1]
-    parts = zip(np.split(atomic, ends), np.split(forces, ends), stress.numpy(), strict=True)
-    return [Prediction(float(a.sum()), f, None if np.isnan(s).any() else s, a) for a, f, s in parts]
 
 
 class BackboneAsItIs(Method):

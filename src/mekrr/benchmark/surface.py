@@ -9,11 +9,12 @@ import torch
 from mekrr.benchmark.method import Method
 from mekrr.benchmark.own import Automatic
 from mekrr.data import Structure
-from mekrr.features import Extraction, FeatureCache, extract
-from mekrr.kernels import gram, make_kernel
+from mekrr.features import Environments, Extraction, FeatureCache, extract
+from mekrr.kernels import Basis, Pooling, StructureKernel, energy_noise, make_kernel
 from mekrr.potential import Fitted
-from mekrr.prior import Compositions, fit_prior
-from mekrr.solve import LinearPrior, RidgeFactor, leave_one_out
+from mekrr.potential.training import TrainingSet
+from mekrr.solve import Factor, NormalEquations, RowWeights, leave_one_structure_out
+from mekrr.tune import OF_STRUCTURES, observation
 from mekrr.typing import Float, Tensor
 
 RUNGS = tuple(2.0 ** (step / 2) for step in range(4, -5, -1))
@@ -68,29 +69,38 @@ class _Problem:
         self.training, self.test = fitted.scaler(known.environments), fitted.scaler(new.environments)
         self.prior = _prior_energies(fitted, new)
         energies = torch.tensor([s.energy for s in method.training], dtype=torch.float64)
-        compositions = Compositions.of(self.training.species, self.training.n_atoms)
-        _, linear, design = fit_prior(fitted.prior.name, energies, compositions, known.energies)
-        self.n = self.training.n_atoms.double()
-        ones = torch.ones_like(self.n)
-        self.unit, self.noise = (ones, self.n) if fitted.embedding == "sum" else (self.n, ones)
-        self.linear = LinearPrior(linear.H / self.unit[:, None], linear.beta, linear.beta_without)
-        self.target = (energies - design.fixed) / self.unit
+        weights = torch.tensor([s.weight for s in method.training], dtype=torch.float64)
+        self.data = TrainingSet.of(known, None, energies, weights)
+        self.columns = self.data.prior_columns(fitted.prior.name)
 
     def errors(self, length_scale: float, energies: Float[Tensor, "structures"]) -> tuple[list[float], list[float]]:
         """Test and leave-one-out RMSE along the ridges."""
-        fitted, w = self.fitted, self.fitted.species_weight
-        kernel = make_kernel(fitted.kernel.name, length_scale)
-        factor = RidgeFactor.of(gram(self.training, None, kernel, fitted.embedding).mix(0, w), self.noise)
-        cross = gram(self.test, self.training, kernel, fitted.embedding).mix(0, w)
+        fitted, data = self.fitted, self.data
+        pointwise = make_kernel(fitted.kernel.name, length_scale)
+        kernel = StructureKernel.weighted(pointwise, fitted.species_weight, fitted.embedding)
+        K = kernel.gram(self.training)
+        basis = Basis.of(self.training, kernel, K, relative=OF_STRUCTURES.jitter)
+        psi, new = (
+            basis.whiten(rows * _scale(x, kernel))
+            for x, rows in ((self.training, K), (self.test, kernel.gram(self.test, self.training)))
+        )
+        noise = energy_noise(data.n_atoms, fitted.embedding)
+        rows = zip(psi, data.columns, self.training.n_atoms, data.weights, noise, strict=True)
+        observed = [observation(r[None], c, None, int(n), float(w), float(v)) for r, c, n, w, v in rows]
+        weights, prior = RowWeights(0.0, 0.0), self.columns
+        factor = Factor.of(NormalEquations.of(observed, weights))
         ridges = torch.tensor([fitted.ridge * decade for decade in DECADES], dtype=torch.float64)
-        residual = self.target - self.linear.H @ self.linear.beta
-        n = self.test.n_atoms.double()
-        predicted = cross @ factor.solve(residual[:, None], ridges)[:, :, 0].T
-        predicted = predicted if fitted.embedding == "sum" else predicted * n[:, None]
-        errors = (predicted + (self.prior - energies)[:, None]) / n[:, None]
-        loo = leave_one_out(factor, self.target, self.linear, ridges).residuals
-        loo = loo * (self.unit / self.n)
-        return _mev(errors.square().mean(0)), _mev(loo.square().mean(1))
+        left_out = leave_one_structure_out(
+            factor, observed, weights, prior.coefficients[None], prior.without[None], ridges
+        )
+        moments = factor.equations.moments @ prior.coefficients
+        predicted = torch.stack([new @ factor.solve(moments, ridge) for ridge in ridges.tolist()])
+        errors = (predicted + self.prior - energies) / self.test.n_atoms
+        return _mev(errors.square().mean(1)), _mev((left_out.energy[0] / data.n_atoms).square().mean(1))
+
+
+def _scale(x: Environments, kernel: StructureKernel) -> Float[Tensor, "structures one"]:
+    return Pooling.of(x, kernel.embedding).scale[:, None]
 
 
 def _mev(squares: Float[Tensor, "ridges"]) -> list[float]:

@@ -33,7 +33,7 @@ from mekrr.evaluation import Evaluation, evaluate
 from mekrr.features import ALL, default_cache_folder
 from mekrr.potential import AUTO, KernelPotential
 from mekrr.prior import PRIORS
-from mekrr.tune import BALANCED, CRITERION_NAMES
+from mekrr.tune import CRITERION_NAMES
 
 CHOSEN = ("layers", "prior", "length_scale", "species_weight", "force_weight", "score")
 
@@ -55,12 +55,12 @@ def fit(
     inducing: Annotated[str, typer.Option(help="Number of inducing environments, or auto.")] = AUTO,
     force_weight: Annotated[str, typer.Option(help="auto, or Angstrom^2: a squared force error beside e^2/n.")] = AUTO,
     stress_weight: Annotated[float, typer.Option(help="A squared strain derivative over n beside e^2/n.")] = 0.01,
-    kernel: Annotated[str, typer.Option(help="gaussian, linear or polynomial.")] = "gaussian",
+    kernel: Annotated[str, typer.Option(help="gaussian or linear.")] = "gaussian",
     prior: Annotated[str, typer.Option(help=f"auto or one of {', '.join(PRIORS)}.")] = AUTO,
     species_weight: Annotated[str, typer.Option(help="auto, or a number from 0 to 1.")] = AUTO,
     length_scale: Annotated[str, typer.Option(help="auto, median, or a number.")] = AUTO,
     ridge: Annotated[str, typer.Option(help="auto, or a number; multiplied by atoms / weight.")] = AUTO,
-    criterion: Annotated[str, typer.Option(help=f"One of {', '.join(CRITERION_NAMES)}.")] = BALANCED,
+    criterion: Annotated[str, typer.Option(help=f"One of {', '.join(CRITERION_NAMES)}.")] = AUTO,
     isolated_atoms: Annotated[
         bool, typer.Option("--isolated-atoms", help="Isolated atoms in TRAIN fix the composition prior.")
     ] = False,

@@ -39,7 +39,7 @@ def predict(
         predictions = potential.predict(
             structures,
             uncertainty=True,
-            atomic_uncertainty=potential.fitted_.model.solver == "sparse",
+            atomic_uncertainty=potential.fitted_.embedding == "sum",
             force_uncertainty=force_uncertainty,
             progress=stages,
         )

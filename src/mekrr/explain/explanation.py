@@ -7,16 +7,11 @@ from typing import Any
 import torch
 from ase import Atoms
 
-from mekrr.backbones import Backbone
 from mekrr.data import Structure, as_structures
 from mekrr.explain.known import Known
 from mekrr.explain.weights import Weighing
-from mekrr.features import Environments, batches
-from mekrr.features.extraction import BATCH_ATOMS
-from mekrr.graph import build_batch
-from mekrr.kernels import mixed
+from mekrr.features import Environments, Pass, observe
 from mekrr.potential import Fitted, KernelPotential, StageProgress
-from mekrr.potential.sparse import SparseModel
 from mekrr.typing import Float, Int, Tensor
 
 
@@ -121,8 +116,9 @@ def explain(
     known, weighing = Known.of(fitted), Weighing.of(fitted)
     parts: list[Explanation] = []
     done = 0
-    for batch in batches([len(s) for s in chosen], potential.options.batch_atoms or BATCH_ATOMS):
-        parts.append(_explain_batch(fitted, backbone, [chosen[t] for t in batch], known, weighing))
+    atoms = [s.atoms for s in chosen]
+    for batch, seen in observe(atoms, backbone, fitted.layers, batch_atoms=potential.options.batch_atoms):
+        parts.append(_explain_batch(fitted, seen, [chosen[t] for t in batch], known, weighing))
         done += len(batch)
         if progress is not None:
             progress("explain", done, len(chosen))
@@ -141,12 +137,13 @@ def _check(potential: KernelPotential, structures: Sequence[Structure]) -> None:
 
 
 def _explain_batch(
-    fitted: Fitted, backbone: Backbone, structures: list[Structure], known: Known, weighing: Weighing
+    fitted: Fitted, seen: Pass, structures: list[Structure], known: Known, weighing: Weighing
 ) -> Explanation:
-    raw, own = _observe(fitted, backbone, structures)
+    raw = seen.environments.to("cpu")
+    own = None if seen.atomic_energies is None else seen.atomic_energies.cpu()
     x = fitted.scaler(raw)
-    expanded = fitted.expansion(x, slopes=False, cross=True)
-    cross = expanded.cross
+    expanded = fitted.function(x, slopes=False, rows=True)
+    cross = expanded.rows
     assert cross is not None
     nearest = known.nearest(x)
     elements = tuple(torch.unique(known.species).tolist())
@@ -161,9 +158,9 @@ def _explain_batch(
         kernel=expanded.atomic_energies,
         kernel_by_species=_by_species(fitted, weighing, x, elements),
         elements=elements,
-        deviation=fitted.model.atomic_deviation(x) if isinstance(fitted.model, SparseModel) else None,
+        deviation=fitted.model.atomic_deviation(x),
         energy_std=fitted.energy_deviation(x, cross),
-        terms=cross * fitted.expansion.coefficients,
+        terms=cross * fitted.function.coefficients,
         weights=weighing(cross),
         weighing=weighing,
         nearest=nearest.index,
@@ -171,26 +168,14 @@ def _explain_batch(
     )
 
 
-def _observe(
-    fitted: Fitted, backbone: Backbone, structures: Sequence[Structure]
-) -> tuple[Environments, Float[Tensor, "atoms"] | None]:
-    """Raw environments and the backbone's atomic energies, None where it has none."""
-    graph = build_batch([s.atoms for s in structures], backbone.cutoff, backbone.max_neighbours).to(backbone.device)
-    with torch.no_grad():
-        output = backbone.forward(graph, graph.edge_vectors(), fitted.layers)
-    own = None if output.atomic_energies is None else output.atomic_energies.double().cpu()
-    return Environments(output.features.cpu(), graph.species.cpu(), graph.n_atoms.cpu()), own
-
-
 def _by_species(
     fitted: Fitted, weighing: Weighing, x: Environments, elements: Sequence[int]
 ) -> Float[Tensor, "atoms elements"] | None:
     """The kernel part of atomic energies by the species of the inducing environments weighed."""
-    if not isinstance(fitted.model, SparseModel):
+    if fitted.model.solver == "exact":
         return None
-    u = fitted.model.inducing
-    values = fitted.kernel.values(x.features, u.features)
-    parts = weighing(mixed(values, x.species, u.species, fitted.species_weight)) * weighing.values
+    u = fitted.model.centres
+    parts = weighing(fitted.model.kernel.between_atoms(x, u)) * weighing.values
     return torch.stack([parts[:, u.species == z].sum(1) for z in elements], dim=1)
 
 

@@ -48,8 +48,8 @@ class Known:
     @staticmethod
     def of(fitted: Fitted) -> "Known":
         """Those of a potential."""
-        found = fitted.expansion
-        return Known(found.centres, found.species, found.group, fitted.model.solver == "exact")
+        found = fitted.model.centres
+        return Known(found.features, found.species, found.structure, fitted.model.solver == "exact")
 
     def nearest(self, x: Environments) -> Nearest:
         """For each atom of standardised environments, the nearest remembered one of its species."""

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import torch
 
+from mekrr.kernels import energy_noise
+from mekrr.linalg import invert_lower
 from mekrr.potential import Fitted
-from mekrr.potential.sparse import SparseModel
 from mekrr.typing import Float, Tensor
 
 
@@ -39,13 +40,12 @@ class Weighing:
     @staticmethod
     def of(fitted: Fitted) -> "Weighing":
         """That of a potential with the sum embedding."""
-        model = fitted.model
-        if isinstance(model, SparseModel):
-            eye = torch.eye(len(model.L), dtype=model.L.dtype)
-            root = torch.linalg.solve_triangular(model.L, eye, upper=False)
-            return Weighing(root, model.L @ (model.L.T @ model.coefficients))
-        R = model.half_inverse
-        return Weighing(R, torch.linalg.solve(R, torch.linalg.solve(R.T, model.dual_coef)))
+        model, L = fitted.model, fitted.model.basis.L
+        if model.solver == "exact":
+            # c = G^-1 v with G = K + ridge noise: the basis is the training structures, v what their labels say
+            noise = energy_noise(fitted.labels.n_atoms.double(), model.embedding) / fitted.labels.weights
+            L = torch.linalg.cholesky(L @ L.T + torch.diag(model.ridge * noise))
+        return Weighing(invert_lower(L), L @ (L.T @ model.coefficients))
 
     def __call__(self, k: Float[Tensor, "rows groups"]) -> Float[Tensor, "rows groups"]:
         """a(x) for each row of kernels to the groups; the derivative of an energy with respect to each value."""

@@ -2,21 +2,26 @@
 
 from mekrr.features.cache import FeatureCache, default_cache_folder, structure_hash
 from mekrr.features.environments import Environments
-from mekrr.features.extraction import Extraction, batches, extract
+from mekrr.features.extraction import Extraction, extract
+from mekrr.features.observe import BATCH_ATOMS, Pass, batches, look, observe
 from mekrr.features.probes import ALL, Derivatives, DerivativeStore, probe
 from mekrr.features.scaling import Scaler
 
 __all__ = [
     "ALL",
+    "BATCH_ATOMS",
     "DerivativeStore",
     "Derivatives",
     "Environments",
     "Extraction",
     "FeatureCache",
+    "Pass",
     "Scaler",
     "batches",
     "default_cache_folder",
     "extract",
+    "look",
+    "observe",
     "probe",
     "structure_hash",
 ]

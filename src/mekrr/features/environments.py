@@ -54,7 +54,8 @@ class Environments:
     @property
     def structure(self) -> Int[Tensor, "atoms"]:
         """For each atom, the index of its structure."""
-        return torch.repeat_interleave(torch.arange(self.n_structures), self.n_atoms)
+        indices = torch.arange(self.n_structures, device=self.n_atoms.device)
+        return torch.repeat_interleave(indices, self.n_atoms)
 
     def species_groups(self) -> SpeciesGroups:
         """The atoms of each species in each structure, in order of structure, then species."""
@@ -65,8 +66,17 @@ class Environments:
     def __getitem__(self, indices: Int[Tensor, "chosen"]) -> "Environments":
         """The environments of the chosen structures, in the order given."""
         offsets = self.offsets
-        rows = torch.cat([torch.arange(int(offsets[t]), int(offsets[t + 1])) for t in indices])
+        device = offsets.device
+        rows = torch.cat([torch.arange(int(offsets[t]), int(offsets[t + 1]), device=device) for t in indices])
         return Environments(self.features[rows], self.species[rows], self.n_atoms[indices])
+
+    def singletons(self) -> "Environments":
+        """Each atom as a structure of its own."""
+        return Environments(self.features, self.species, torch.ones_like(self.species))
+
+    def to(self, device: torch.device | str) -> "Environments":
+        """The same on another device."""
+        return Environments(self.features.to(device), self.species.to(device), self.n_atoms.to(device))
 
     def with_features(self, features: Float[Tensor, "atoms other"]) -> "Environments":
         """The same atoms with other features."""

@@ -1,6 +1,6 @@
 """Features and backbone energies of many structures, in batches sized by atoms, through the cache."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +9,8 @@ from ase import Atoms
 from mekrr.backbones import Backbone
 from mekrr.features.cache import FeatureCache
 from mekrr.features.environments import Environments
-from mekrr.graph import build_batch
+from mekrr.features.observe import BATCH_ATOMS, Pass, observe
 from mekrr.typing import Float, Tensor
-
-BATCH_ATOMS = 256
 
 Progress = Callable[[int, int], None]
 
@@ -70,13 +68,13 @@ def extract(
     entries = [read_entry(cache, a, backbone, layers, what, "features") if cache else None for a in structures]
     missing = [t for t, entry in enumerate(entries) if entry is None]
     done = len(structures) - len(missing)
-    for batch in batches([len(structures[t]) for t in missing], batch_atoms):
-        chosen = [missing[i] for i in batch]
-        for t, entry in zip(chosen, _compute([structures[t] for t in chosen], backbone, layers), strict=True):
-            entries[t] = entry
+    new = [structures[t] for t in missing]
+    for batch, seen in observe(new, backbone, layers, batch_atoms=batch_atoms):
+        for i, entry in zip(batch, _entries(seen), strict=True):
+            entries[missing[i]] = entry
             if cache:
-                cache.write(keys[t], entry)
-        done += len(chosen)
+                cache.write(keys[missing[i]], entry)
+        done += len(batch)
         if progress is not None:
             progress(done, len(structures))
     return _assemble(structures, [entry for entry in entries if entry is not None], backbone, layers)
@@ -110,28 +108,12 @@ def read_entry(
     return entry
 
 
-def batches(sizes: Sequence[int], batch_atoms: int) -> Iterator[list[int]]:
-    """Consecutive indices whose sizes add up to at most `batch_atoms`, at least one each."""
-    current: list[int] = []
-    total = 0
-    for index, size in enumerate(sizes):
-        if current and total + size > batch_atoms:
-            yield current
-            current, total = [], 0
-        current.append(index)
-        total += size
-    if current:
-        yield current
-
-
-def _compute(structures: Sequence[Atoms], backbone: Backbone, layers: Sequence[str]) -> list[dict[str, Tensor]]:
-    graph = build_batch(structures, backbone.cutoff, backbone.max_neighbours).to(backbone.device)
-    with torch.no_grad():
-        output = backbone.forward(graph, graph.edge_vectors(), layers)
-    counts = graph.n_atoms.tolist()
-    entries = [{"features": part.cpu().clone()} for part in output.features.split(counts)]
-    if output.atomic_energies is not None:
-        for entry, part in zip(entries, output.atomic_energies.double().split(counts), strict=True):
+def _entries(seen: Pass) -> list[dict[str, Tensor]]:
+    """What the cache keeps of each structure of a batch."""
+    counts = seen.graph.n_atoms.tolist()
+    entries = [{"features": part.cpu().clone()} for part in seen.environments.features.split(counts)]
+    if seen.atomic_energies is not None:
+        for entry, part in zip(entries, seen.atomic_energies.split(counts), strict=True):
             entry["energy"] = part.sum().cpu()
     return entries
 

@@ -18,15 +18,17 @@ import numpy as np
 import torch
 
 from mekrr.backbones import Backbone
-from mekrr.backbones.derivatives import energy_forces_stress, linearise
+from mekrr.backbones.derivatives import PulledBack, stress_of
 from mekrr.data import Structure
 from mekrr.features.cache import FeatureCache, structure_hash
-from mekrr.features.extraction import Progress, batches, read_entry
-from mekrr.graph import GraphBatch, build_batch
+from mekrr.features.extraction import Progress, read_entry
+from mekrr.features.observe import Pass, batches, look
+from mekrr.graph import build_batch
 from mekrr.typing import Float, Tensor
 
 ALL = "all"
 PROBE_BATCH_ATOMS = 208
+CHUNK = 16  # directions whose tangents are in memory at once
 MEMORY_BYTES = 1_000_000_000  # beyond, derivatives are read from disk when needed
 STRAINS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # ASE's Voigt order
 
@@ -219,7 +221,8 @@ def _compute(
 ) -> list[dict[str, Tensor]]:
     graph = build_batch([s.atoms for s in structures], backbone.cutoff, backbone.max_neighbours).to(backbone.device)
     counts = graph.n_atoms.tolist()
-    own = _own_labels(backbone, graph) if backbone.has_energy else [(None, None)] * len(counts)
+    seen = look(graph, backbone, layers, gradients=backbone.has_energy)
+    own = _own_labels(seen) if backbone.has_energy else [(None, None)] * len(counts)
     moves = [_moves(s, forces, probes, seed) for s, (forces, _) in zip(structures, own, strict=True)]
     rows = max(len(move) for move in moves)
     n_strains = 6 if structures[0].stress is not None else 0
@@ -229,9 +232,8 @@ def _compute(
         directions[: len(move), start : start + n] = move.reshape(-1, n, 3)
         start += n
     strains = _strains(rows, n_strains, len(counts)).to(graph.positions)
-    directions = directions.to(graph.positions)
-    found = linearise(backbone, graph, directions, strains, layers, chunk=16, energies=False)
-    features = found.feature_derivatives.cpu().split(counts, dim=1)
+    found = seen.along(directions.to(graph.positions), strains, CHUNK)
+    features = found.cpu().split(counts, dim=1)
     entries = []
     for s, move, derivative, (forces, stress) in zip(structures, moves, features, own, strict=True):
         kept = [*range(len(move)), *range(rows, rows + n_strains)]
@@ -247,10 +249,11 @@ def _compute(
     return entries
 
 
-def _own_labels(backbone: Backbone, graph: GraphBatch) -> list[tuple[Tensor | None, Tensor | None]]:
+def _own_labels(seen: Pass) -> list[tuple[Tensor | None, Tensor | None]]:
     """The backbone's forces and stress of each structure."""
-    own = energy_forces_stress(backbone, graph)
-    return list(zip(own.forces.cpu().split(graph.n_atoms.tolist()), own.stress.cpu(), strict=True))
+    own: PulledBack = seen.pull_back(seen.edge_gradient(factor=1.0))
+    stress = stress_of(seen.graph, own.strain_gradient)
+    return list(zip(own.forces.cpu().split(seen.graph.n_atoms.tolist()), stress.cpu(), strict=True))
 
 
 def _tensor(label: np.ndarray | None) -> Tensor | None:

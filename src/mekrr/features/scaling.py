@@ -41,6 +41,10 @@ class Scaler:
         """Standardised environments, float64."""
         return environments.with_features((environments.features.double() - self.mean) / self.scale)
 
+    def derivative(self, derivative: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows features"]:
+        """Derivative of the standardised features from one of the raw ones, float64."""
+        return derivative.double() / self.scale
+
     def pull_back(self, gradient: Float[Tensor, "atoms features"]) -> Float[Tensor, "atoms features"]:
         """Derivative with respect to the raw features from the one with respect to the standardised."""
         return gradient / self.scale

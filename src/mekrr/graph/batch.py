@@ -1,6 +1,7 @@
 """A batch of structures as one disconnected graph whose only geometric input is its edge vectors."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -24,6 +25,8 @@ class GraphBatch:
         centre: atom index at which an edge starts.
         neighbour: atom index at which it ends.
         shifts: integer lattice translations of the neighbour, as float64.
+        vectors: edge vectors that were given instead of positions, Angstrom; None where they follow from these.
+        order: of given edges: row e here is row order[e] there; None where edges were found here.
     """
 
     positions: Float[Tensor, "atoms 3"]
@@ -34,6 +37,65 @@ class GraphBatch:
     centre: Int[Tensor, "edges"]
     neighbour: Int[Tensor, "edges"]
     shifts: Float[Tensor, "edges 3"]
+    vectors: Float[Tensor, "edges 3"] | None = None
+    order: Int[Tensor, "edges"] | None = None
+
+    @staticmethod
+    def from_tensors(
+        species: Int[Tensor, "atoms"],
+        centre: Int[Tensor, "edges"],
+        neighbour: Int[Tensor, "edges"],
+        vectors: Float[Tensor, "edges 3"],
+        n_atoms: Int[Tensor, "structures"] | None = None,
+        cells: Float[Tensor, "structures 3 3"] | None = None,
+    ) -> "GraphBatch":
+        """A graph that an engine has made: edges in any order, both directions of every pair, with their vectors.
+
+        Args:
+            species: atomic numbers.
+            centre: atom index at which an edge starts.
+            neighbour: atom index at which it ends.
+            vectors: r_neighbour - r_centre, images included, Angstrom.
+            n_atoms: of each structure; None for a single one.
+            cells: lattice vectors in rows, Angstrom; None where no stress is wanted.
+
+        Raises:
+            ValueError: when the tensors do not fit together, or an edge leaves its structure.
+        """
+        n_atoms = species.new_tensor([len(species)]) if n_atoms is None else n_atoms
+        if int(n_atoms.sum()) != len(species):
+            raise ValueError(f"n_atoms adds up to {int(n_atoms.sum())}, but there are {len(species)} species")
+        if not len(centre) == len(neighbour) == len(vectors):
+            raise ValueError(
+                f"{len(centre)} centres, {len(neighbour)} neighbours and {len(vectors)} vectors do not match"
+            )
+        structure = torch.repeat_interleave(torch.arange(len(n_atoms), device=species.device), n_atoms)
+        if len(centre) and int(torch.stack([centre, neighbour]).max()) >= len(species):
+            raise ValueError(f"an edge ends at atom {int(torch.stack([centre, neighbour]).max())} of {len(species)}")
+        if bool((structure[centre] != structure[neighbour]).any()):
+            raise ValueError("an edge joins two structures; number the atoms of a batch one structure after another")
+        order = centre.argsort(stable=True)
+        vectors = vectors.double()
+        return GraphBatch(
+            positions=vectors.new_zeros(len(species), 3),
+            cells=vectors.new_zeros(len(n_atoms), 3, 3) if cells is None else cells.double(),
+            species=species,
+            structure=structure,
+            n_atoms=n_atoms,
+            centre=centre[order],
+            neighbour=neighbour[order],
+            shifts=torch.zeros_like(vectors),
+            vectors=vectors[order],
+            order=order,
+        )
+
+    def in_given_order(self, values: Float[Tensor, "edges *rest"]) -> Float[Tensor, "edges *rest"]:
+        """Values of edges in the order in which the edges were given."""
+        if self.order is None:
+            return values
+        found = torch.empty_like(values)
+        found[self.order.to(values.device)] = values
+        return found
 
     @property
     def n_structures(self) -> int:
@@ -60,14 +122,25 @@ class GraphBatch:
             positions: used instead of the stored ones.
             strain: symmetric strain of each structure; r -> r + r @ strain for positions and lattice vectors.
         """
-        positions = self.positions if positions is None else positions
         edge_structure = self.structure[self.centre]
-        translations = torch.einsum("ej,ejk->ek", self.shifts, self.cells[edge_structure])
-        vectors = positions[self.neighbour] - positions[self.centre] + translations
+        if self.vectors is not None:
+            if positions is not None:
+                raise ValueError("this graph was given with its edge vectors; it has no positions to replace")
+            vectors = self.vectors
+        else:
+            positions = self.positions if positions is None else positions
+            translations = torch.einsum("ej,ejk->ek", self.shifts, self.cells[edge_structure])
+            vectors = positions[self.neighbour] - positions[self.centre] + translations
         if strain is not None:
             vectors = vectors + torch.einsum("ej,ejk->ek", vectors, strain[edge_structure])
         return vectors
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in vars(self).values() if tensor is not None)
+
     def to(self, device: torch.device | str) -> "GraphBatch":
         """The same batch on another device."""
-        return GraphBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        moved: dict[str, Any] = {name: None if t is None else t.to(device) for name, t in vars(self).items()}
+        return GraphBatch(**moved)

@@ -1,30 +1,35 @@
 """Kernels between atoms and, by kernel mean embedding, between structures."""
 
-from mekrr.kernels.expansion import Expansion
-from mekrr.kernels.pointwise import (
-    KERNELS,
-    GaussianKernel,
-    LinearKernel,
-    PointwiseKernel,
-    PolynomialKernel,
-    make_kernel,
-)
-from mekrr.kernels.rows import Inducing, Rows, design_rows, mixed
-from mekrr.kernels.tiles import GramPair, gram, gram_diagonal
+from mekrr.kernels.basis import Basis, covariance, whiten
+from mekrr.kernels.design import Design, make_designs
+from mekrr.kernels.draws import PriorDraws
+from mekrr.kernels.embedding import Pooling, Split, energy_noise
+from mekrr.kernels.function import KernelFunction
+from mekrr.kernels.pointwise import KERNELS, GaussianKernel, LinearKernel, PointwiseKernel, make_kernel
+from mekrr.kernels.rows import design_rows
+from mekrr.kernels.structure import Component, StructureKernel
+from mekrr.kernels.tiles import GramPair, gram, rounding
 
 __all__ = [
     "KERNELS",
-    "Expansion",
+    "Basis",
+    "Component",
+    "Design",
     "GaussianKernel",
     "GramPair",
-    "Inducing",
+    "KernelFunction",
     "LinearKernel",
     "PointwiseKernel",
-    "PolynomialKernel",
-    "Rows",
+    "Pooling",
+    "PriorDraws",
+    "Split",
+    "StructureKernel",
+    "covariance",
     "design_rows",
+    "energy_noise",
     "gram",
-    "gram_diagonal",
+    "make_designs",
     "make_kernel",
-    "mixed",
+    "rounding",
+    "whiten",
 ]

@@ -1,8 +1,8 @@
 """Gram matrices of the embedding kernel in one pass over tiles of atom pairs.
 
-The embedding kernel is K = (1 - w) A + w B, with A over all pairs of atoms and B over pairs of one species
-(arXiv 2306.01589, its multi-weight kernel in species_weight w). One pass gives both for every w, and by repeated
-squaring for a geometric ladder of length scales. No matrix of all atom pairs is ever formed.
+A component of a structure kernel is K = a A + b B, with A over all pairs of atoms and B over pairs of one species. One
+pass gives both for all amplitudes, and by repeated squaring for a geometric ladder of length scales: the Gaussian at
+l / sqrt(2) is exp(-d^2 / l^2) = (exp(-d^2 / (2 l^2)))^2. No matrix of all atom pairs is ever formed.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from mekrr.features import Environments
+from mekrr.features.environments import Environments, SpeciesGroups
+from mekrr.kernels.embedding import EMBEDDINGS, Pooling, Split
 from mekrr.kernels.pointwise import PointwiseKernel
 from mekrr.typing import Float, Int, Tensor
 
@@ -29,28 +30,15 @@ class GramPair:
         all_pairs: A.
         same_species: B.
         length_scales: of the rungs, longest first.
-        noise: rounding error of one entry of A relative to the diagonal, for each rung; 0 between different sets.
     """
 
     all_pairs: Float[Tensor, "rungs rows columns"]
     same_species: Float[Tensor, "rungs rows columns"]
     length_scales: tuple[float, ...]
-    noise: tuple[float, ...]
 
-    def mix(self, rung: int, species_weight: float) -> Float[Tensor, "rows columns"]:
-        """K = (1 - w) A + w B."""
-        return torch.lerp(self.all_pairs[rung], self.same_species[rung], species_weight)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pooling:
-    """How atoms are pooled: into groups (one species of one structure), then into structures."""
-
-    group: Int[Tensor, "atoms"]
-    group_structure: Int[Tensor, "groups"]
-    group_species: Int[Tensor, "groups"]
-    weight_all: Float[Tensor, "groups"]
-    weight_same: Float[Tensor, "groups"]
+    def split(self, rung: int) -> Split:
+        """A and B of one length scale."""
+        return Split(self.all_pairs[rung], self.same_species[rung])
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,16 +78,18 @@ def gram(
     """
     if rungs > 1 and not kernel.squares:
         raise ValueError(f"the {kernel.name} kernel has no ladder of length scales; ask for one at a time")
+    if embedding not in EMBEDDINGS:
+        raise ValueError(f"unknown embedding {embedding!r}; choose sum or mean")
     symmetric = y is None
     y = x if y is None else y
     dtype = dtype or tile_dtype(x, None if symmetric else y)
     rows = _blocks(x, embedding)
     columns = rows if symmetric else _blocks(y, embedding)
     left, right = kernel.left(x.features, dtype), kernel.right(y.features, dtype)
-    A = torch.zeros(rungs, x.n_structures, y.n_structures, dtype=torch.float64)
+    A = left.new_zeros(rungs, x.n_structures, y.n_structures, dtype=torch.float64)
     B = torch.zeros_like(A)
     pairs = [(i, j) for i in range(len(rows)) for j in range(i if symmetric else 0, len(columns))]
-    buffer = torch.empty(TILE * TILE, dtype=dtype)
+    buffer = left.new_empty(TILE * TILE)
     for done, (i, j) in enumerate(pairs):
         r, c = rows[i], columns[j]
         shape = (len(r.group), len(c.group))
@@ -114,19 +104,7 @@ def gram(
         if progress is not None:
             progress(done + 1, len(pairs))
     scales = tuple(kernel.length_scale / 2 ** (rung / 2) for rung in range(rungs))
-    noise = _rounding(x, A, kernel, embedding, dtype) if symmetric else (0.0,) * rungs
-    return GramPair(A, B, scales, noise)
-
-
-def gram_diagonal(
-    x: Environments, kernel: PointwiseKernel, embedding: str, species_weight: float
-) -> Float[Tensor, "structures"]:
-    """K(t, t) of each structure, float64."""
-    values = []
-    for t in range(x.n_structures):
-        pair = gram(x[torch.tensor([t])], None, kernel, embedding, dtype=torch.float64)
-        values.append(pair.mix(0, species_weight).squeeze())
-    return torch.stack(values)
+    return GramPair(A, B, scales)
 
 
 def tile_dtype(x: Environments, y: Environments | None = None) -> torch.dtype:
@@ -135,24 +113,28 @@ def tile_dtype(x: Environments, y: Environments | None = None) -> torch.dtype:
     return torch.float64 if pairs <= FLOAT64_PAIRS else torch.float32
 
 
-def _rounding(
-    x: Environments, A: Float[Tensor, "rungs rows rows"], kernel: PointwiseKernel, embedding: str, dtype: torch.dtype
+def rounding(
+    x: Environments, kernel: PointwiseKernel, embedding: str, rungs: int, dtype: torch.dtype | None = None
 ) -> tuple[float, ...]:
-    """Root mean square difference from float64 tiles on a few structures; for float64 tiles, scaled by its eps.
+    """Rounding error of an entry of A relative to the diagonal, for each rung: what no ridge should be below.
 
-    It is measured in float32 either way, since nothing better than float64 is at hand to compare with.
+    Root mean square difference from float64 tiles on a few structures. It is measured in float32 and scaled by the eps
+    of the dtype, since nothing better than float64 is at hand to compare with.
+
+    Args:
+        x: structures.
+        kernel: with the longest length scale.
+        embedding: "sum" or "mean".
+        rungs: number of length scales.
+        dtype: of the tiles; None for what `gram` takes for x.
     """
-    if x.n_structures > PROBED_STRUCTURES:
-        chosen = torch.linspace(0, x.n_structures - 1, PROBED_STRUCTURES).long()
-    else:
-        chosen = torch.arange(x.n_structures)
-    sample = x[chosen]
-    rungs = len(A)
+    few = min(PROBED_STRUCTURES, x.n_structures)
+    sample = x[torch.linspace(0, x.n_structures - 1, few).long().to(x.species.device)]
     exact = _sampled(sample, kernel, embedding, rungs, torch.float64)
     single = _sampled(sample, kernel, embedding, rungs, torch.float32)
     diagonal = exact.diagonal(dim1=1, dim2=2).abs().mean(1)
     error = (single - exact).square().mean((1, 2)).sqrt() / diagonal
-    ratio = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+    ratio = torch.finfo(dtype or tile_dtype(x)).eps / torch.finfo(torch.float32).eps
     return tuple((error * ratio).tolist())
 
 
@@ -178,33 +160,26 @@ def _pool_rows(tile: Float[Tensor, "atoms columns"], block: _Block) -> Float[Ten
 
 
 def _blocks(x: Environments, embedding: str) -> list[_Block]:
-    pooling = _pooling(x, embedding)
-    return [_block(pooling, slice(a, min(a + TILE, len(x.species)))) for a in range(0, len(x.species), TILE)]
+    groups, pooling = x.species_groups(), Pooling.of(x, embedding)
+    first = groups.of_atom.new_zeros(len(groups.counts)).scatter_(
+        0, groups.of_atom, torch.arange(len(x.species), device=x.species.device)
+    )  # any atom of a group: all of them have the same weights
+    weights = pooling.p[first], pooling.q[first]
+    n = len(x.species)
+    return [_block(groups, weights, slice(a, min(a + TILE, n))) for a in range(0, n, TILE)]
 
 
-def _block(pooling: _Pooling, atoms: slice) -> _Block:
-    groups, local = torch.unique(pooling.group[atoms], return_inverse=True)
-    structure = pooling.group_structure[groups]
+def _block(groups: SpeciesGroups, weights: tuple[Tensor, Tensor], atoms: slice) -> _Block:
+    chosen, local = torch.unique(groups.of_atom[atoms], return_inverse=True)
+    structure = groups.structure[chosen]
     first = int(structure.min())
-    members = torch.zeros(int(structure.max()) - first + 1, len(groups), dtype=torch.float64)
-    members[structure - first, torch.arange(len(groups))] = 1.0
+    members = weights[0].new_zeros(int(structure.max()) - first + 1, len(chosen))
+    members[structure - first, torch.arange(len(chosen), device=members.device)] = 1.0
     return _Block(
         atoms,
         slice(first, first + len(members)),
         local,
-        pooling.group_species[groups],
-        members * pooling.weight_all[groups],
-        members * pooling.weight_same[groups],
+        groups.species[chosen],
+        members * weights[0][chosen],
+        members * weights[1][chosen],
     )
-
-
-def _pooling(x: Environments, embedding: str) -> _Pooling:
-    """Groups in order of structure, then species."""
-    if embedding not in ("sum", "mean"):
-        raise ValueError(f"unknown embedding {embedding!r}; choose sum or mean")
-    groups = x.species_groups()
-    ones = torch.ones(len(groups.counts), dtype=torch.float64)
-    if embedding == "sum":
-        return _Pooling(groups.of_atom, groups.structure, groups.species, ones, ones)
-    per_structure, per_group = ones / x.n_atoms[groups.structure], ones / groups.counts
-    return _Pooling(groups.of_atom, groups.structure, groups.species, per_structure, per_group)

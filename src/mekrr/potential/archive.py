@@ -1,6 +1,7 @@
 """The model file: one safetensors file with a versioned JSON header, no pickle."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mekrr.errors import ModelFileError
-from mekrr.features import Scaler
+from mekrr.features import Environments, Scaler
 from mekrr.files import atomic_path
-from mekrr.kernels import make_kernel
-from mekrr.potential.fitted import MODELS, Fitted, TrainingLabels
+from mekrr.kernels import StructureKernel
+from mekrr.potential.fitted import Fitted, TrainingLabels
+from mekrr.potential.legacy import from_format_2
+from mekrr.potential.model import Model
 from mekrr.prior import Prior
+from mekrr.solve import NormalEquations, RowWeights
 from mekrr.typing import Tensor
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 HEADER = "mekrr"
 
 
@@ -25,15 +29,20 @@ def save_fitted(fitted: Fitted, path: str | Path) -> None:
     Raises:
         OSError: when the file cannot be written.
     """
+    model = fitted.model
     header = {
         "format_version": FORMAT_VERSION,
         "layers": list(fitted.layers),
-        "solver": fitted.model.solver,
-        "kernel": fitted.kernel.name,
-        "embedding": fitted.embedding,
-        "length_scale": fitted.length_scale,
-        "species_weight": fitted.species_weight,
-        "model": fitted.model.numbers(),
+        "solver": model.solver,
+        "embedding": model.embedding,
+        "kernel": model.kernel.as_records(),
+        "ridge": model.ridge,
+        "force_weight": model.weights.force,
+        "stress_weight": model.weights.stress,
+        "jitter": model.jitter,
+        "energy_amplitude": model.energy_amplitude,
+        "force_amplitude": model.force_amplitude,
+        "counts": {name: value for name, value in vars(model.equations).items() if isinstance(value, int)},
         "prior": _prior_to_json(fitted.prior),
         "baseline": None if fitted.baseline is None else _prior_to_json(fitted.baseline),
         "reference": _prior_to_json(fitted.reference),
@@ -44,11 +53,11 @@ def save_fitted(fitted: Fitted, path: str | Path) -> None:
 
 
 def load_fitted(path: str | Path) -> Fitted:
-    """Read a potential.
+    """Read a potential, of this format or of an older one.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ModelFileError: when it is truncated, not a mekrr model, or of a newer format.
+        ModelFileError: when it is truncated, not a mekrr model, or of a format that this version does not read.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,17 +65,19 @@ def load_fitted(path: str | Path) -> Fitted:
     tensors, metadata = _read(path)
     if HEADER not in metadata:
         raise ModelFileError(f"{path}: a safetensors file, but not a mekrr model; was it written by mekrr fit?")
-    header = json.loads(metadata[HEADER])
-    version = header.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path}: model format {version}, but this mekrr reads format {FORMAT_VERSION}; install the mekrr it was "
-            "written with, or fit again"
-        )
     try:
+        header = json.loads(metadata[HEADER])
+        version = header.get("format_version")
+        if version == 2:
+            tensors, header = from_format_2(tensors, header)
+        elif version != FORMAT_VERSION:
+            raise ModelFileError(
+                f"{path}: model format {version}, but this mekrr reads formats 2 and {FORMAT_VERSION}; install the "
+                "mekrr it was written with, or fit again"
+            )
         return _fitted(tensors, header)
-    except (KeyError, TypeError) as error:
-        raise ModelFileError(f"{path}: the model file lacks {error}; it is damaged, fit again") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{path}: the model file is damaged ({error!r}); fit again") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -78,11 +89,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _tensors(fitted: Fitted) -> dict[str, Tensor]:
-    labels = {f"labels.{name}": value for name, value in vars(fitted.labels).items()}
-    scaler = {"scaler.mean": fitted.scaler.mean, "scaler.scale": fitted.scaler.scale}
-    model = {f"model.{name}": tensor for name, tensor in fitted.model.tensors().items()}
-    # Copies: labels and model of an exact fit share tensors, which safetensors refuses.
-    return {name: tensor.contiguous().clone() for name, tensor in (labels | scaler | model).items()}
+    model = fitted.model
+    found = {f"labels.{name}": value for name, value in vars(fitted.labels).items()}
+    found |= {f"scaler.{name}": value for name, value in vars(model.scaler).items() if isinstance(value, Tensor)}
+    found |= {f"centres.{f.name}": getattr(model.raw, f.name) for f in fields(Environments)}
+    found |= {f"equations.{name}": value for name, value in vars(model.equations).items() if isinstance(value, Tensor)}
+    found["coefficients"] = model.coefficients
+    # Copies: labels and centres of an exact fit share tensors, which safetensors refuses.
+    return {name: tensor.contiguous().clone() for name, tensor in found.items()}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -90,21 +104,28 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
+    equations: dict[str, Any] = _under(tensors, "equations.") | header["counts"]
+    model = Model(
+        header["solver"],
+        Environments(**_under(tensors, "centres.")),
+        Scaler(**_under(tensors, "scaler.")),
+        StructureKernel.from_records(header["kernel"], header["embedding"]),
+        tensors["coefficients"],
+        NormalEquations(**equations),
+        header["ridge"],
+        RowWeights(header["force_weight"], header["stress_weight"]),
+        header["jitter"],
+        header["energy_amplitude"],
+        header["force_amplitude"],
+    )
     return Fitted(
-        model=MODELS[header["solver"]].restore(
-            _under(tensors, "model."),
-            header["model"],
-            Scaler(tensors["scaler.mean"], tensors["scaler.scale"]),
-            make_kernel(header["kernel"], header["length_scale"]),
-            header["species_weight"],
-            header["embedding"],
-        ),
-        labels=TrainingLabels(**_under(tensors, "labels.")),
-        prior=_prior_from_json(header["prior"]),
-        baseline=None if header["baseline"] is None else _prior_from_json(header["baseline"]),
-        reference=_prior_from_json(header["reference"]),
-        layers=tuple(header["layers"]),
-        facts=header["facts"],
+        model,
+        TrainingLabels(**_under(tensors, "labels.")),
+        _prior_from_json(header["prior"]),
+        None if header["baseline"] is None else _prior_from_json(header["baseline"]),
+        _prior_from_json(header["reference"]),
+        tuple(header["layers"]),
+        header["facts"],
     )
 
 

@@ -6,14 +6,10 @@ from typing import Any
 import torch
 
 from mekrr.features import Environments, Scaler
-from mekrr.kernels import Expansion, PointwiseKernel
-from mekrr.potential.dual import DualModel
-from mekrr.potential.sparse import SparseModel
+from mekrr.kernels import Component, KernelFunction, PointwiseKernel
+from mekrr.potential.model import Model
 from mekrr.prior import Prior
 from mekrr.typing import Float, Int, Tensor
-
-Model = DualModel | SparseModel
-MODELS: dict[str, type[DualModel] | type[SparseModel]] = {DualModel.solver: DualModel, SparseModel.solver: SparseModel}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +57,14 @@ class Fitted:
     facts: dict[str, Any]
 
     @property
+    def component(self) -> Component:
+        """The kernel's first component, the one on features."""
+        return self.model.kernel.components[0]
+
+    @property
     def kernel(self) -> PointwiseKernel:
-        """The pointwise kernel."""
-        return self.model.kernel
+        """Its pointwise kernel."""
+        return self.component.pointwise
 
     @property
     def scaler(self) -> Scaler:
@@ -77,13 +78,13 @@ class Fitted:
 
     @property
     def length_scale(self) -> float:
-        """Of the pointwise kernel."""
-        return self.model.kernel.length_scale
+        """Of the pointwise kernel on features."""
+        return self.kernel.length_scale
 
     @property
     def species_weight(self) -> float:
-        """The weight w."""
-        return self.model.species_weight
+        """The weight w: the share of pairs of one species."""
+        return self.component.same_species / (self.component.all_pairs + self.component.same_species)
 
     @property
     def ridge(self) -> float:
@@ -91,9 +92,9 @@ class Fitted:
         return self.model.ridge
 
     @property
-    def expansion(self) -> Expansion:
+    def function(self) -> KernelFunction:
         """The kernel part of the energy."""
-        return self.model.expansion
+        return self.model.function
 
     @property
     def known_species(self) -> set[int]:
@@ -101,7 +102,7 @@ class Fitted:
         return set(torch.unique(self.labels.species).tolist())
 
     def energy_deviation(
-        self, x: Environments, cross: Float[Tensor, "structures groups"]
+        self, x: Environments, rows: Float[Tensor, "structures groups"]
     ) -> Float[Tensor, "structures"]:
         """Calibrated standard deviation of the total energy, eV; see the model's."""
-        return self.model.energy_deviation(x, cross)
+        return self.model.energy_deviation(x, rows)

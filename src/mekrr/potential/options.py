@@ -5,7 +5,7 @@ from typing import Any
 
 from mekrr.kernels import KERNELS
 from mekrr.prior import PRIORS
-from mekrr.tune import BALANCED, CRITERION_NAMES
+from mekrr.tune import CRITERION_NAMES
 
 AUTO = "auto"
 
@@ -26,12 +26,13 @@ class FitOptions:
         inducing: number of inducing environments; "auto": half of the atoms, at most 1,500.
         force_weight: "auto", or what a squared force error counts in Angstrom^2, where e^2/n counts 1.
         stress_weight: what a squared strain derivative over n counts, where e^2/n counts 1.
-        kernel: pointwise kernel: gaussian, linear or polynomial.
+        kernel: pointwise kernel: gaussian or linear.
         prior: "auto", or one of PRIORS.
         species_weight: "auto", or w between 0 and 1.
         length_scale: "auto", "median" (the median heuristic) or a number in units of the standardised features.
         ridge: "auto", or a number; it is multiplied by n_t / weight_t (sum) or 1 / weight_t (mean).
-        criterion: "loo+evidence", "loo" (robust density of leave-one-out residuals), its variants, or "evidence".
+        criterion: what the choice maximises; "auto" is "loo+evidence" for energies alone and "loo-mae", the
+            geometric mean of energy and force errors, with forces or in a basis of inducing environments.
         isolated_atoms: take energies of isolated atoms in the data as fixed references of the composition prior.
         seed: of subsets in the search.
         batch_atoms: atoms in one batch of the backbone; None for the default.
@@ -52,7 +53,7 @@ class FitOptions:
     species_weight: str | float = AUTO
     length_scale: str | float = AUTO
     ridge: str | float = AUTO
-    criterion: str = BALANCED
+    criterion: str = AUTO
     isolated_atoms: bool = False
     seed: int = 0
     batch_atoms: int | None = None

@@ -11,17 +11,17 @@ from ase import Atoms
 from mekrr.backbones import Backbone, load_backbone
 from mekrr.data import Structure, as_structures, raise_on_errors, validate
 from mekrr.errors import DataError, ModelFileError
-from mekrr.features import batches, structure_hash
-from mekrr.features.extraction import BATCH_ATOMS
+from mekrr.features import BATCH_ATOMS, batches, structure_hash
 from mekrr.graph import build_batch
 from mekrr.potential.advice import MekrrWarning, check_elements
 from mekrr.potential.archive import load_fitted, save_fitted
+from mekrr.potential.evaluate import Wanted, evaluate_graph
+from mekrr.potential.fit import FitJob, run_fit, solver_of
 from mekrr.potential.fitted import Fitted
-from mekrr.potential.fitting import FitJob, fit_exact, fit_sparse, solver_of
 from mekrr.potential.options import FitOptions
-from mekrr.potential.prediction import Prediction, Wanted, predict_batch
+from mekrr.potential.prediction import Prediction, predictions_of
 from mekrr.potential.training import StageProgress, Stopwatch
-from mekrr.potential.updating import new_structures, update
+from mekrr.potential.update import new_structures, update
 
 FEWEST = 3  # structures in a fit
 
@@ -95,7 +95,7 @@ class KernelPotential:
         training = _without_duplicates(labelled)
         job = FitJob(training, backbone, self.options, self.cache, watch, progress)
         solver, forces = solver_of(self.options, training)
-        self.fitted_ = fit_sparse(job, forces, remarks) if solver == "sparse" else fit_exact(job, remarks)
+        self.fitted_ = run_fit(job, solver, forces, remarks)
         for message in remarks:
             warnings.warn(message, MekrrWarning, stacklevel=2)
         return self
@@ -167,7 +167,8 @@ class KernelPotential:
         predictions: list[Prediction] = []
         for batch in batches([len(a) for a in atoms], self.options.batch_atoms or BATCH_ATOMS):
             graph = build_batch([atoms[t] for t in batch], backbone.cutoff, backbone.max_neighbours)
-            predictions += predict_batch(fitted, backbone, graph.to(backbone.device), wanted)
+            found = evaluate_graph(fitted, backbone, graph, wanted)
+            predictions += predictions_of(found, atomic=fitted.embedding == "sum")
             if progress is not None:
                 progress("predict", len(predictions), len(atoms))
         return predictions

@@ -1,19 +1,11 @@
-"""Energies, forces and stress of new structures, by one pass forward and one back through backbone and kernel."""
+"""Predictions of structures as NumPy arrays: where tensors end."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from mekrr.backbones import Backbone, BackboneOutput
-from mekrr.backbones.derivatives import edge_gradient, pull_back, stress_of
-from mekrr.features import Environments
-from mekrr.graph import GraphBatch
-from mekrr.potential.fitted import Fitted
-from mekrr.potential.sparse import SparseModel
+from mekrr.potential.evaluate import Evaluated
 from mekrr.typing import Float, Tensor, ndarray
-
-FORCE_DRAWS = 16  # a standard deviation from so many is known to 18%
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,138 +35,49 @@ class Prediction:
     backbone_forces: Float[ndarray, "atoms 3"] | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Which quantities a prediction should hold beside the energy."""
-
-    forces: bool = True
-    energy_std: bool = False
-    backbone_forces: bool = False
-    atomic_std: bool = False
-    forces_std: bool = False
-
-    @property
-    def gradients(self) -> bool:
-        """Whether anything needs a reverse pass."""
-        return self.forces or self.backbone_forces or self.forces_std
-
-    def check(self, fitted: Fitted) -> None:
-        """Refuse what the potential does not have.
-
-        Raises:
-            ValueError: for deviations of atoms or forces from the exact solver, or of forces not trained on.
-        """
-        if not self.atomic_std and not self.forces_std:
-            return
-        if not isinstance(fitted.model, SparseModel):
-            raise ValueError("only the sparse solver gives deviations of atomic energies and forces; fit with it")
-        if self.forces_std and fitted.model.force_amplitude is None:
-            raise ValueError("this potential was trained without forces: deviations of forces are not calibrated")
-
-
-def predict_batch(fitted: Fitted, backbone: Backbone, graph: GraphBatch, wanted: Wanted) -> list[Prediction]:
-    """Predictions for the structures of one batch.
+def predictions_of(found: Evaluated, atomic: bool = True) -> list[Prediction]:
+    """An evaluated batch cut into predictions, one a structure.
 
     Args:
-        fitted: the potential.
-        backbone: the network it was fitted with.
-        graph: on the backbone's device.
-        wanted: quantities.
+        found: of the batch.
+        atomic: whether atomic energies have a meaning (not with the mean embedding).
     """
-    with torch.set_grad_enabled(wanted.gradients):
-        vectors = graph.edge_vectors().detach().requires_grad_(wanted.gradients)
-        output = backbone.forward(graph, vectors, fitted.layers)
-    raw = Environments(output.features.detach().cpu(), graph.species.cpu(), graph.n_atoms.cpu())
-    x = fitted.scaler(raw)
-    kernel = fitted.expansion(x, slopes=wanted.forces, cross=wanted.energy_std)
-    own = None if output.atomic_energies is None else output.atomic_energies.detach().double().cpu()
-    atomic = kernel.atomic_energies + fitted.prior.shift_energies(raw.species)
-    if fitted.prior.factor and own is not None:
-        atomic = atomic + fitted.prior.factor * own
-    parts = _Parts(graph, atomic, own, fitted.embedding)
-    if wanted.backbone_forces and output.atomic_energies is not None:
-        ones = torch.ones_like(output.atomic_energies)
-        gradient = edge_gradient(
-            [output.atomic_energies], [ones], vectors, keep_graph=wanted.forces or wanted.forces_std
+    cut = _Cut(found.graph.n_atoms.tolist())
+    energies = cut(found.atomic_energies)
+    stress = None if found.stress is None else found.stress.cpu().numpy()
+    own = cut(found.backbone_atomic_energies)
+    columns = zip(
+        energies,
+        cut(found.forces),
+        cut(found.atomic_std),
+        cut(found.forces_std),
+        own,
+        cut(found.backbone_forces),
+        strict=True,
+    )
+    return [
+        Prediction(
+            energy=float(e.sum()),
+            forces=f,
+            stress=None if stress is None or np.isnan(stress[t]).any() else stress[t],
+            atomic_energies=e if atomic else None,
+            energy_std=None if found.energy_std is None else float(found.energy_std[t]),
+            atomic_energies_std=e_std,
+            forces_std=f_std,
+            backbone_energy=None if b is None else float(b.sum()),
+            backbone_forces=b_forces,
         )
-        parts.backbone_forces = pull_back(graph, gradient).forces.cpu().numpy()
-    if isinstance(fitted.model, SparseModel) and wanted.atomic_std:
-        parts.atomic_deviations = fitted.model.atomic_deviation(x).numpy()
-    if isinstance(fitted.model, SparseModel) and wanted.forces_std:
-        variance = _force_variance(fitted.model, graph, output, vectors, x)
-        parts.force_deviations = fitted.model.force_deviation(variance).numpy()
-    if kernel.slopes is not None:
-        gradient = _total_gradient(fitted, output, vectors, fitted.scaler.pull_back(kernel.slopes))
-        pulled = pull_back(graph, gradient)
-        parts.forces = pulled.forces.cpu().numpy()
-        parts.stress = stress_of(graph, pulled.strain_gradient).cpu().numpy()
-    if kernel.cross is not None:
-        parts.deviations = fitted.energy_deviation(x, kernel.cross)
-    return parts.predictions()
+        for t, (e, f, e_std, f_std, b, b_forces) in enumerate(columns)
+    ]
 
 
-def _total_gradient(
-    fitted: Fitted, output: BackboneOutput, vectors: Float[Tensor, "edges 3"], slopes: Float[Tensor, "atoms features"]
-) -> Float[Tensor, "edges 3"]:
-    """dE/d(edge vectors) of kernel and prior together, in one reverse pass."""
-    outputs, seeds = [output.features], [slopes.to(output.features)]
-    if fitted.prior.factor and output.atomic_energies is not None:
-        outputs.append(output.atomic_energies)
-        seeds.append(torch.full_like(output.atomic_energies, fitted.prior.factor))
-    return edge_gradient(outputs, seeds, vectors)
+class _Cut:
+    """Cuts a tensor of atoms into arrays of structures, or repeats None."""
 
+    def __init__(self, n_atoms: list[int]) -> None:
+        self.n_atoms = n_atoms
 
-def _force_variance(
-    model: SparseModel, graph: GraphBatch, output: BackboneOutput, vectors: Float[Tensor, "edges 3"], x: Environments
-) -> Float[Tensor, "atoms 3"]:
-    """Mean square over posterior draws of what forces differ by from the mean, at unit amplitude."""
-    total = torch.zeros(len(x.species), 3, dtype=torch.float64)
-    for slopes in model.force_slopes(x, FORCE_DRAWS):
-        seed = model.scaler.pull_back(slopes).to(output.features)
-        gradient = edge_gradient([output.features], [seed], vectors, keep_graph=True)
-        total += pull_back(graph, gradient).forces.cpu().double().square()
-    return total / FORCE_DRAWS
-
-
-class _Parts:
-    """Quantities of a batch, cut into predictions."""
-
-    def __init__(
-        self,
-        graph: GraphBatch,
-        atomic: Float[Tensor, "atoms"],
-        own: Float[Tensor, "atoms"] | None,
-        embedding: str,
-    ) -> None:
-        self.n_atoms = graph.n_atoms.tolist()
-        self.atomic = atomic.numpy()
-        self.own = None if own is None else own.numpy()
-        self.embedding = embedding
-        self.forces: np.ndarray | None = None
-        self.stress: np.ndarray | None = None
-        self.backbone_forces: np.ndarray | None = None
-        self.deviations: Tensor | None = None
-        self.atomic_deviations: np.ndarray | None = None
-        self.force_deviations: np.ndarray | None = None
-
-    def predictions(self) -> list[Prediction]:
-        """One a structure."""
-        ends = np.cumsum(self.n_atoms)
-        return [self._one(t, slice(end - n, end)) for t, (n, end) in enumerate(zip(self.n_atoms, ends, strict=True))]
-
-    def _one(self, t: int, atoms: slice) -> Prediction:
-        return Prediction(
-            energy=float(self.atomic[atoms].sum()),
-            forces=None if self.forces is None else self.forces[atoms],
-            stress=self._stress(t),
-            atomic_energies=self.atomic[atoms] if self.embedding == "sum" else None,
-            energy_std=None if self.deviations is None else float(self.deviations[t]),
-            atomic_energies_std=None if self.atomic_deviations is None else self.atomic_deviations[atoms],
-            forces_std=None if self.force_deviations is None else self.force_deviations[atoms],
-            backbone_energy=None if self.own is None else float(self.own[atoms].sum()),
-            backbone_forces=None if self.backbone_forces is None else self.backbone_forces[atoms],
-        )
-
-    def _stress(self, t: int) -> np.ndarray | None:
-        """None for a structure without a volume."""
-        return None if self.stress is None or np.isnan(self.stress[t]).any() else self.stress[t]
+    def __call__(self, values: Tensor | None) -> list:
+        if values is None:
+            return [None] * len(self.n_atoms)
+        return np.split(values.cpu().numpy(), np.cumsum(self.n_atoms)[:-1])

@@ -13,8 +13,7 @@ from mekrr._version import __version__
 from mekrr.backbones import Backbone
 from mekrr.data import Structure
 from mekrr.features import structure_hash
-from mekrr.potential.sparse_training import SparseSolution
-from mekrr.potential.training import Regression, TrainingData
+from mekrr.potential.solution import Solution
 from mekrr.tune import Choice, Trial
 from mekrr.typing import Float, Tensor
 
@@ -115,14 +114,16 @@ def leave_one_out_record(
     }
 
 
-def sparse_record(solution: SparseSolution, forces: bool) -> dict[str, Any]:
-    """What the sparse solver did."""
+def solver_record(solution: Solution, forces: bool) -> dict[str, Any]:
+    """What was solved, in which basis."""
     model, iterations = solution.model, solution.iterations
-    species, counts = torch.unique(model.species, return_counts=True)
+    if model.solver == "exact":
+        return {"solver": "exact", "forces": False}
+    species, counts = torch.unique(model.raw.species, return_counts=True)
     return {
         "solver": "sparse",
         "forces": forces,
-        "n_inducing": len(model.species),
+        "n_inducing": len(model.raw.species),
         "inducing_per_species": {
             chemical_symbols[z]: n for z, n in zip(species.tolist(), counts.tolist(), strict=True)
         },
@@ -133,12 +134,6 @@ def sparse_record(solution: SparseSolution, forces: bool) -> dict[str, Any]:
         if iterations is None
         else {"residuals": list(iterations.residuals), "converged": iterations.converged},
     }
-
-
-def loo_energies(data: TrainingData, solution: Regression, embedding: str) -> torch.Tensor:
-    """Leave-one-out residuals as total energies, eV."""
-    residuals = solution.loo.residuals[0]
-    return residuals if embedding == "sum" else residuals * data.n_atoms
 
 
 def versions() -> dict[str, str]:

@@ -1,19 +1,31 @@
-"""From an extraction of training structures to a chosen and solved regression."""
+"""A training set as a fit sees it: features, derivatives, labels, and the candidates to choose from."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from mekrr.backbones import Backbone
-from mekrr.features import Environments, Extraction, Scaler
-from mekrr.kernels import gram, make_kernel
+from mekrr.features import Derivatives, DerivativeStore, Environments, Extraction, Scaler
+from mekrr.kernels import energy_noise
 from mekrr.potential.options import AUTO, FitOptions
-from mekrr.prior import NEEDS_BACKBONE, PRIORS, Compositions, fit_prior
-from mekrr.solve import LeaveOneOut, RidgeFactor, leave_one_out
-from mekrr.tune import MEDIAN, Choice, Grid, PriorCandidate, SearchProblem, Trial, ridge_floor, search
+from mekrr.prior import NEEDS_BACKBONE, PRIORS, Compositions, Prior, PriorColumns, fit_prior, target_columns
+from mekrr.solve import default_count
+from mekrr.tune import (
+    FORCE_WEIGHTS,
+    MEDIAN,
+    OF_ENVIRONMENTS,
+    OF_STRUCTURES,
+    Choice,
+    Grid,
+    Observed,
+    Plan,
+    SearchProblem,
+    criterion_for,
+    search,
+)
 from mekrr.typing import Float, Int, Tensor
 
 StageProgress = Callable[[str, int, int], None]
@@ -36,20 +48,44 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingData:
-    """The labels of a fit beside its extraction.
+class TrainingSet:
+    """Labels beside features.
 
     Attributes:
         extraction: features of every layer that may be chosen, and backbone energies.
+        store: derivatives; None when forces and stress are left out.
         energies: DFT, eV.
         weights: of the structures.
-        references: energies of isolated atoms, eV, where the options ask for them.
+        columns: energy targets: DFT, backbone, atoms of each element.
+        elements: of the columns.
+        references: energies of isolated atoms, eV, that the composition prior keeps; None for none.
     """
 
     extraction: Extraction
+    store: DerivativeStore | None
     energies: Float[Tensor, "structures"]
     weights: Float[Tensor, "structures"]
-    references: Mapping[int, float]
+    columns: Float[Tensor, "structures columns"]
+    elements: tuple[int, ...]
+    references: Mapping[int, float] | None
+
+    @staticmethod
+    def of(
+        extraction: Extraction,
+        store: DerivativeStore | None,
+        energies: Float[Tensor, "structures"],
+        weights: Float[Tensor, "structures"],
+        references: Mapping[int, float] | None = None,
+        elements: Sequence[int] | None = None,
+    ) -> "TrainingSet":
+        """With the columns that follow; the elements are those of the data unless given."""
+        x = extraction.environments
+        compositions = Compositions.of(x.species, x.n_atoms, elements)
+        columns = target_columns(energies, extraction.energies, compositions)
+        return TrainingSet(extraction, store, energies, weights, columns, compositions.elements, references)
+
+    def __len__(self) -> int:
+        return len(self.energies)
 
     @property
     def n_atoms(self) -> Float[Tensor, "structures"]:
@@ -57,19 +93,58 @@ class TrainingData:
         return self.extraction.environments.n_atoms.double()
 
     def noise(self, embedding: str) -> Float[Tensor, "structures"]:
-        """What the ridge is multiplied by."""
-        return (self.n_atoms if embedding == "sum" else torch.ones_like(self.energies)) / self.weights
+        """What the ridge is multiplied by: variance of an energy label, in total energies."""
+        return energy_noise(self.n_atoms, embedding) / self.weights
 
+    @property
+    def has_forces(self) -> bool:
+        """Whether any structure brings force rows."""
+        store = self.store
+        return store is not None and any(
+            (found := store(t)) is not None and found.n_forces for t in range(len(store.keys))
+        )
 
-@dataclass(frozen=True, eq=False)
-class Regression:
-    """The regression at the chosen hyperparameters."""
+    def derivatives(self, t: int, layers: tuple[str, ...], scaler: Scaler) -> Derivatives | None:
+        """Of structure t, with standardised features."""
+        found = None if self.store is None else self.store(t, layers)
+        return None if found is None else replace(found, features=scaler.derivative(found.features))
 
-    scaler: Scaler
-    dual_coef: Float[Tensor, "structures"]
-    half_inverse: Float[Tensor, "structures structures"]
-    loo: LeaveOneOut
-    ridge: float
+    def observe(self, layers: tuple[str, ...], chosen: Int[Tensor, "chosen"]) -> Observed:
+        """Chosen structures, standardised on themselves."""
+        part = self.extraction.select(layers)[chosen]
+        scaler = Scaler.fit(part.environments.features, part.widths)
+        return Observed(scaler(part.environments), [self.derivatives(int(t), layers, scaler) for t in chosen])
+
+    def compositions(self, chosen: Int[Tensor, "chosen"] | None = None) -> Compositions:
+        """Of chosen structures, or all."""
+        x = self.extraction.environments
+        everything = Compositions.of(x.species, x.n_atoms)
+        if chosen is None:
+            return everything
+        counts = everything.counts[chosen]
+        there = counts.any(0)
+        elements = tuple(z for z, is_there in zip(everything.elements, there.tolist(), strict=True) if is_there)
+        return Compositions(counts[:, there], elements)
+
+    def prior(self, name: str) -> Prior:
+        """A prior fitted to all structures."""
+        return fit_prior(
+            name, self.energies, self.compositions(), self.extraction.energies, self.weights, self.references
+        )[0]
+
+    def prior_columns(self, name: str, chosen: Int[Tensor, "chosen"] | None = None) -> PriorColumns:
+        """A prior on chosen structures, or all, as a combination of the target columns."""
+        everything = torch.arange(len(self)) if chosen is None else chosen
+        own = self.extraction.energies
+        return PriorColumns.fit(
+            name,
+            self.energies[everything],
+            self.compositions(everything),
+            None if own is None else own[everything],
+            self.elements,
+            self.weights[everything],
+            self.references,
+        )
 
 
 def layer_candidates(options: FitOptions, backbone: Backbone) -> list[tuple[str, ...]]:
@@ -93,103 +168,75 @@ def layer_candidates(options: FitOptions, backbone: Backbone) -> list[tuple[str,
     return list(dict.fromkeys([*singles, *prefixes]))
 
 
-def prior_candidates(options: FitOptions, data: TrainingData) -> list[str]:
+def prior_candidates(options: FitOptions, data: TrainingSet) -> list[str]:
     """Names of the priors to choose from; with one composition only, "none" is the same as "composition"."""
     if options.prior != AUTO:
         return [options.prior]
-    environments = data.extraction.environments
-    compositions = Compositions.of(environments.species, environments.n_atoms)
     names = [name for name in PRIORS if data.extraction.energies is not None or name not in NEEDS_BACKBONE]
-    return [name for name in names if name != "none" or compositions.rank > 1]
+    return [name for name in names if name != "none" or data.compositions().rank > 1]
+
+
+def plan_of(solver: str) -> Plan:
+    """How a solver's choices are made."""
+    return OF_STRUCTURES if solver == "exact" else OF_ENVIRONMENTS
+
+
+def group_count(options: FitOptions, environments: Environments) -> int:
+    """Number of inducing environments."""
+    return default_count(environments) if options.inducing == AUTO else int(options.inducing)
 
 
 def search_problem(
-    data: TrainingData, options: FitOptions, backbone: Backbone, progress: StageProgress | None
+    data: TrainingSet, options: FitOptions, backbone: Backbone, plan: Plan, progress: StageProgress | None
 ) -> SearchProblem:
     """The choice to be made, for any subset of the data."""
-    layer_sets = layer_candidates(options, backbone)
     names = prior_candidates(options, data)
-
-    def features(layers: tuple[str, ...], chosen: Int[Tensor, "chosen"]) -> Environments:
-        part = data.extraction.select(layers)[chosen]
-        return Scaler.fit(part.environments.features, part.widths)(part.environments)
-
-    def priors(chosen: Int[Tensor, "chosen"]) -> list[PriorCandidate]:
-        return [_prior_candidate(name, data, chosen, options) for name in names]
-
-    grid = grid_of(options)
-    report = None if progress is None else lambda done, total: progress("kernel", done, total)
-    return SearchProblem(layer_sets, features, priors, data.noise(options.embedding), data.n_atoms, grid, report)
-
-
-def choose(
-    data: TrainingData, options: FitOptions, backbone: Backbone, progress: StageProgress | None = None
-) -> Choice:
-    """Leave-one-out's choice of everything left to it."""
-    return search(search_problem(data, options, backbone, progress), options.seed)
-
-
-def solve_at(data: TrainingData, best: Trial, options: FitOptions, progress: StageProgress | None = None) -> Regression:
-    """Solve on all training structures at the chosen hyperparameters.
-
-    Where the search saw a subset only, its ridge is kept, raised if the larger matrix has rounding above it.
-    """
-    part = data.extraction.select(best.layers)
-    scaler = Scaler.fit(part.environments.features, part.widths)
-    kernel = make_kernel(options.kernel, best.length_scale)
-    report = None if progress is None else lambda done, total: progress("solve", done, total)
-    pair = gram(scaler(part.environments), None, kernel, options.embedding, progress=report)
-    K = pair.mix(0, best.species_weight)
-    noise = data.noise(options.embedding)
-    factor = RidgeFactor.of(K, noise)
-    candidate = _prior_candidate(best.prior, data, torch.arange(len(data.energies)), options)
-    ridge = best.ridge
-    if options.ridge == AUTO:
-        ridge = max(ridge, ridge_floor(len(K), pair.noise[0]) * float(K.diagonal().mean() / noise.mean()))
-    ridges = torch.tensor([ridge], dtype=torch.float64)
-    coefficients = factor.solve(candidate.residual[:, None], ridges)[0, :, 0]
-    return Regression(
-        scaler,
-        coefficients,
-        factor.half_inverse(ridge),
-        leave_one_out(factor, candidate.target, candidate.linear, ridges),
-        ridge,
+    return SearchProblem(
+        plan,
+        layer_candidates(options, backbone),
+        data.observe,
+        lambda chosen: [data.prior_columns(name, chosen) for name in names],
+        data.columns,
+        data.weights,
+        grid_of(options, plan, data.has_forces),
+        options.stress_weight,
+        None if plan.of_structures else group_count(options, data.extraction.environments),
+        None if progress is None else lambda done, total: progress("kernel", done, total),
     )
 
 
-def fit_named_prior(name: str, data: TrainingData, chosen: Int[Tensor, "chosen"], isolated_atoms: bool) -> tuple:
-    """Prior, regression problem and design of one prior on chosen structures."""
-    part = data.extraction[chosen]
-    compositions = Compositions.of(part.environments.species, part.environments.n_atoms)
-    references = data.references if isolated_atoms else None
-    return fit_prior(name, data.energies[chosen], compositions, part.energies, data.weights[chosen], references)
+def choose(
+    data: TrainingSet,
+    options: FitOptions,
+    backbone: Backbone,
+    plan: Plan,
+    progress: StageProgress | None = None,
+    whole: bool = False,
+) -> Choice:
+    """Leave-one-out's choice of everything left to it, coarse to fine unless the whole grid is asked for."""
+    return search(search_problem(data, options, backbone, plan, progress), options.seed, whole)
 
 
-def _prior_candidate(
-    name: str, data: TrainingData, chosen: Int[Tensor, "chosen"], options: FitOptions
-) -> PriorCandidate:
-    """In the embedding's units: eV for sum, eV/atom for mean."""
-    _, linear, design = fit_named_prior(name, data, chosen, options.isolated_atoms)
-    target = data.energies[chosen] - design.fixed
-    if options.embedding == "mean":
-        n = data.n_atoms[chosen]
-        target, linear = target / n, replace(linear, H=linear.H / n[:, None])
-    return PriorCandidate(name, target, linear, name in NEEDS_BACKBONE)
-
-
-def grid_of(options: FitOptions) -> Grid:
+def grid_of(options: FitOptions, plan: Plan, forces: bool) -> Grid:
     """Values to choose from, those that the options fix among them."""
-    grid = Grid(kernel=options.kernel, embedding=options.embedding, criterion=options.criterion)
+    grid = Grid(
+        kernel=options.kernel,
+        embedding=options.embedding,
+        length_scales=plan.length_scales,
+        ridges=plan.ridges,
+        force_weights=FORCE_WEIGHTS if forces else (0.0,),
+        criterion=criterion_for(options.criterion, forces, plan.of_structures),
+    )
     if options.kernel == "linear":
         grid = replace(grid, length_scales=(1.0,), length_scale_fixed=True)
-    if options.kernel == "polynomial":
-        grid = replace(grid, length_scales=(4.0, 2.0, 1.0, 0.5), length_scale_fixed=True)
     if options.length_scale == "median":
         grid = replace(grid, length_scales=MEDIAN, length_scale_fixed=True)
     elif options.length_scale != AUTO:
         grid = replace(grid, length_scales=(float(options.length_scale),), length_scale_fixed=True)
     if options.species_weight != AUTO:
         grid = replace(grid, species_weights=(float(options.species_weight),))
+    if options.force_weight != AUTO and forces:
+        grid = replace(grid, force_weights=(float(options.force_weight),))
     if options.ridge != AUTO:
         grid = replace(grid, ridges=(float(options.ridge),), ridge_fixed=True)
     return grid

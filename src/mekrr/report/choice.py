@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mekrr.potential import AUTO, FitOptions, Fitted
-from mekrr.potential.sparse import SparseModel
 from mekrr.prior import NEEDS_BACKBONE
 from mekrr.report.surface import best_by
 from mekrr.report.words import layer_names, listed, number, plural, power
@@ -102,7 +101,7 @@ def _criterion(fitted: Fitted, how: Callable[[str], str]) -> tuple[str, str, str
 
 def _sparse_rows(fitted: Fitted, how: Callable[[str], str]) -> list[ChoiceRow]:
     """What only the sparse solver has."""
-    if not isinstance(fitted.model, SparseModel):
+    if fitted.model.solver == "exact":
         return []
     solver = fitted.facts["solver"]
     basis = ", ".join(f"{n} {symbol}" for symbol, n in solver["inducing_per_species"].items())

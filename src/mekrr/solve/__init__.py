@@ -1,34 +1,24 @@
-"""Solvers: exact kernel ridge regression with everything its one factor gives."""
+"""Ridge regression in a whitened basis: equations that add up, one factor, leave-one-out, conjugate gradients."""
 
+from mekrr.solve.equations import NormalEquations, Observation, RowWeights
+from mekrr.solve.factor import Factor
 from mekrr.solve.inducing import choose_inducing, default_count
-from mekrr.solve.normal import (
-    Block,
-    BlockResiduals,
-    NormalEquations,
-    NotPositiveDefiniteError,
-    RowWeights,
-    SparseFactor,
-    cholesky_with_jitter,
-    leave_one_structure_out,
-    whiten,
-)
-from mekrr.solve.ridge import LeaveOneOut, LinearPrior, RidgeFactor, leave_one_out, log_evidence
+from mekrr.solve.iteration import Iterations, conjugate_gradients
+from mekrr.solve.leave_out import Residuals, leave_one_structure_out
+from mekrr.solve.shards import Map, map_shards, merge
 
 __all__ = [
-    "Block",
-    "BlockResiduals",
-    "LeaveOneOut",
-    "LinearPrior",
+    "Factor",
+    "Iterations",
+    "Map",
     "NormalEquations",
-    "NotPositiveDefiniteError",
-    "RidgeFactor",
+    "Observation",
+    "Residuals",
     "RowWeights",
-    "SparseFactor",
-    "cholesky_with_jitter",
     "choose_inducing",
+    "conjugate_gradients",
     "default_count",
-    "leave_one_out",
     "leave_one_structure_out",
-    "log_evidence",
-    "whiten",
+    "map_shards",
+    "merge",
 ]

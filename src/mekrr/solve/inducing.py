@@ -3,7 +3,7 @@
 import torch
 
 from mekrr.features.environments import Environments
-from mekrr.typing import Int, Tensor
+from mekrr.typing import Float, Int, Tensor
 
 AUTO_LIMIT = 1500
 CANDIDATES = 20_000  # of one species; farthest-point sampling goes over all of them for each point it picks
@@ -37,7 +37,7 @@ def quotas(x: Environments, count: int) -> dict[int, int]:
 
 
 def choose_inducing(x: Environments, count: int, seed: int = 0) -> Int[Tensor, "inducing"]:
-    """Rows of x by farthest-point sampling within each species (scikit-matter), grouped by species.
+    """Rows of x by farthest-point sampling within each species, grouped by species.
 
     Args:
         x: standardised environments.
@@ -55,17 +55,24 @@ def choose_inducing(x: Environments, count: int, seed: int = 0) -> Int[Tensor, "
     for z, share in sorted(quotas(x, count).items()):
         rows = torch.nonzero(x.species == z).flatten()
         if len(rows) > CANDIDATES:
-            rows = rows[torch.randperm(len(rows), generator=generator)[:CANDIDATES].sort().values]
+            rows = rows[torch.randperm(len(rows), generator=generator)[:CANDIDATES].sort().values.to(rows.device)]
         parts.append(rows[_farthest(x.features[rows], min(share, len(rows)))])
     return torch.cat(parts)
 
 
-def _farthest(features: Tensor, count: int) -> Tensor:
-    """Farthest points, starting from the one nearest to the mean."""
-    if count >= len(features):
-        return torch.arange(len(features))
-    from skmatter.sample_selection import FPS  # scikit-learn takes a second to import
+def _farthest(features: Float[Tensor, "atoms features"], count: int) -> Int[Tensor, "chosen"]:
+    """Farthest points, starting from the one nearest to the mean (Gonzalez, Theor. Comput. Sci. 38, 293, 1985).
 
-    start = int((features - features.mean(0)).square().sum(1).argmin())
-    selector = FPS(n_to_select=count, initialize=start).fit(features.numpy())
-    return torch.as_tensor(selector.selected_idx_[:count].copy())
+    Each point is the one whose distance to those already chosen is largest; |h - u|^2 = |h|^2 + |u|^2 - 2 h . u, so one
+    product a point keeps the distances up to date.
+    """
+    if count >= len(features):
+        return torch.arange(len(features), device=features.device)
+    squares = features.square().sum(1)
+    chosen = (features - features.mean(0)).square().sum(1).argmin()[None]
+    nearest = torch.full_like(squares, torch.inf)
+    for _ in range(count - 1):
+        last = chosen[-1]
+        nearest = torch.minimum(nearest, squares + squares[last] - 2 * (features @ features[last]))
+        chosen = torch.cat([chosen, nearest.argmax()[None]])
+    return chosen

@@ -1,45 +1,46 @@
-"""Choosing hyperparameters by closed-form leave-one-out or evidence."""
+"""Choosing hyperparameters by closed-form leave-one-structure-out or evidence."""
 
-from mekrr.tune.criteria import BALANCED, CRITERIA, CRITERION_NAMES
-from mekrr.tune.problem import MEDIAN, FeatureCandidate, Grid, PriorCandidate, Trial, best_of
-from mekrr.tune.search import Choice, SearchProblem, search
-from mekrr.tune.sparse import (
+from mekrr.tune.criteria import AUTO, BALANCED, CRITERIA, CRITERION_NAMES, criterion_for, score
+from mekrr.tune.observations import observation
+from mekrr.tune.problem import (
     FORCE_WEIGHTS,
-    LENGTH_SCALES,
-    RIDGES,
-    PriorColumns,
-    Probed,
-    SparseProblem,
-    make_block,
-    scores_of,
-    search_sparse,
-    trials_of,
+    MEDIAN,
+    OF_ENVIRONMENTS,
+    OF_STRUCTURES,
+    Grid,
+    Observed,
+    Plan,
+    SearchProblem,
+    Size,
 )
-from mekrr.tune.surface import Surface, ridge_floor
+from mekrr.tune.search import Choice, search
+from mekrr.tune.surface import Point, Surface, judge, make_trials, ridge_unit
+from mekrr.tune.trial import Trial, best_of
 
 __all__ = [
+    "AUTO",
     "BALANCED",
     "CRITERIA",
     "CRITERION_NAMES",
     "FORCE_WEIGHTS",
-    "LENGTH_SCALES",
     "MEDIAN",
-    "RIDGES",
+    "OF_ENVIRONMENTS",
+    "OF_STRUCTURES",
     "Choice",
-    "FeatureCandidate",
     "Grid",
-    "PriorCandidate",
-    "PriorColumns",
-    "Probed",
+    "Observed",
+    "Plan",
+    "Point",
     "SearchProblem",
-    "SparseProblem",
+    "Size",
     "Surface",
     "Trial",
     "best_of",
-    "make_block",
-    "ridge_floor",
-    "scores_of",
+    "criterion_for",
+    "judge",
+    "make_trials",
+    "observation",
+    "ridge_unit",
+    "score",
     "search",
-    "search_sparse",
-    "trials_of",
 ]

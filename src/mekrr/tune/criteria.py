@@ -1,100 +1,139 @@
-"""Criteria by which leave-one-out residuals choose hyperparameters; larger scores are better.
+"""Criteria by which leave-one-out chooses hyperparameters; larger scores are better.
 
-A few violent structures rule a squared error and a Gaussian density (design trap 2), so leave-one-out is scored by the
-density of a Student t with 4 degrees of freedom, whose scale is fitted to the bulk.
+Every score is minus the logarithm of an error, up to a constant, so that a difference of two scores is the log of a
+ratio of errors: where all residuals and deviations grow by a factor c, a mean log density and the log evidence per
+structure both fall by log c.
+
+A few violent structures rule a squared error and a Gaussian density, so leave-one-out is scored by the density of a
+Student t with 4 degrees of freedom, whose scale is fitted to the bulk, or by means of first powers. With forces, the
+score is that of the geometric mean of two errors, energies over sqrt(n) and forces: its ratio form makes eV and
+eV/Angstrom comparable without a weight.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
-from mekrr.solve import LeaveOneOut
+from mekrr.solve import Residuals
 from mekrr.typing import Float, Tensor
 
 DEGREES_OF_FREEDOM = 4.0
+PERFECT = 1e-12  # the smallest error that counts, so that an exact fit has a finite score
+AUTO = "auto"
 
 
-def student_log_density(loo: LeaveOneOut, noise: Float[Tensor, "structures"]) -> Float[Tensor, "ridges"]:
-    """Mean log density of the residuals under a Student t with each structure's own predictive variance.
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a criterion looks at.
+
+    Attributes:
+        residuals: of leave-one-structure-out.
+        evidence: log evidence; None with force rows: probes are not independent observations of a likelihood.
+        noise: n_t / weight_t (sum) or n_t^2 / weight_t (mean).
+    """
+
+    residuals: Residuals
+    evidence: Float[Tensor, "priors ridges"] | None
+    noise: Float[Tensor, "structures"]
+
+
+Criterion = Callable[[Judged], Float[Tensor, "priors ridges"]]
+
+
+def student_log_density(judged: Judged) -> Float[Tensor, "priors ridges"]:
+    """Mean log density of the energies' residuals under a Student t with each structure's own predictive variance.
 
     The common scale is the maximum-likelihood one, found by the EM fixed point for the t distribution
     (Lange, Little & Taylor, J. Am. Stat. Assoc. 84, 881, 1989).
-
-    Args:
-        loo: leave-one-out residuals and variances.
-        noise: unused here; every criterion has the same arguments.
     """
-    nu = DEGREES_OF_FREEDOM
-    squared = loo.residuals.square() / loo.variances
-    scale = squared.median(dim=1, keepdim=True).values.clamp_min(1e-300)
+    nu, variance = DEGREES_OF_FREEDOM, judged.residuals.energy_variance
+    squared = judged.residuals.energy.square() / variance
+    scale = squared.median(dim=-1, keepdim=True).values.clamp_min(1e-300)
     for _ in range(30):
-        scale = (squared * (nu + 1) / (nu + squared / scale)).mean(dim=1, keepdim=True)
+        scale = (squared * (nu + 1) / (nu + squared / scale)).mean(dim=-1, keepdim=True)
     constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(nu * math.pi)
-    density = constant - 0.5 * torch.log(scale * loo.variances) - (nu + 1) / 2 * torch.log1p(squared / scale / nu)
-    return density.mean(dim=1)
+    density = constant - 0.5 * torch.log(scale * variance) - (nu + 1) / 2 * torch.log1p(squared / scale / nu)
+    return density.mean(dim=-1)
 
 
-def gaussian_log_density(loo: LeaveOneOut, noise: Float[Tensor, "structures"]) -> Float[Tensor, "ridges"]:
+def gaussian_log_density(judged: Judged) -> Float[Tensor, "priors ridges"]:
     """Mean log density under Gaussians with each structure's own predictive variance, common scale profiled out."""
-    scale = (loo.residuals.square() / loo.variances).mean(dim=1, keepdim=True)
-    return -0.5 * (torch.log(2 * torch.pi * scale * loo.variances) + 1.0).mean(dim=1)
+    variance = judged.residuals.energy_variance
+    scale = (judged.residuals.energy.square() / variance).mean(dim=-1, keepdim=True)
+    return -0.5 * (torch.log(2 * torch.pi * scale * variance) + 1.0).mean(dim=-1)
 
 
-def negative_mae(loo: LeaveOneOut, noise: Float[Tensor, "structures"]) -> Float[Tensor, "ridges"]:
-    """Minus the mean absolute residual in units of the root noise."""
-    return -(loo.residuals.abs() / noise.sqrt()).mean(dim=1)
+def evidence_per_structure(judged: Judged) -> Float[Tensor, "priors ridges"]:
+    """Log evidence over the number of structures."""
+    assert judged.evidence is not None
+    return judged.evidence / len(judged.noise)
 
 
-def negative_rmse(loo: LeaveOneOut, noise: Float[Tensor, "structures"]) -> Float[Tensor, "ridges"]:
-    """Minus the root mean square residual in units of the root noise."""
-    return -(loo.residuals.square() / noise).mean(dim=1).sqrt()
+def balanced(judged: Judged) -> Float[Tensor, "priors ridges"]:
+    """Mean of the Student density and the log evidence per structure.
+
+    Leave-one-out alone is noisy with few structures, the evidence alone trusts its Gaussian model; docs/results.md
+    compares them.
+    """
+    return 0.5 * (student_log_density(judged) + evidence_per_structure(judged))
 
 
-CRITERIA = {
-    "loo": student_log_density,
-    "loo-gaussian": gaussian_log_density,
-    "loo-mae": negative_mae,
-    "loo-rmse": negative_rmse,
-}
+def minus_log_mae(judged: Judged) -> Float[Tensor, "priors ridges"]:
+    """Of mean absolute energies over the root noise, and of the mean over structures of root-mean-square forces."""
+    energy = (judged.residuals.energy.abs() / judged.noise.sqrt()).mean(-1)
+    return _minus_log(energy, judged.residuals.force.nanmean(-1))
+
+
+def minus_log_rmse(judged: Judged) -> Float[Tensor, "priors ridges"]:
+    """The same with root mean squares."""
+    energy = (judged.residuals.energy.square() / judged.noise).mean(-1).sqrt()
+    return _minus_log(energy, judged.residuals.force.square().nanmean(-1).sqrt())
+
+
+def _minus_log(energy: Tensor, force: Tensor) -> Tensor:
+    """Of the geometric mean of both; of the energy error alone without forces."""
+    energy, force = (error.clamp_min(PERFECT).log() for error in (energy, force))
+    return torch.where(force.isnan(), -energy, -0.5 * (energy + force))
+
+
 EVIDENCE = "evidence"
 BALANCED = "loo+evidence"
-CRITERION_NAMES = (BALANCED, EVIDENCE, *CRITERIA)
+WITH_FORCES: dict[str, Criterion] = {"loo-mae": minus_log_mae, "loo-rmse": minus_log_rmse}
+ENERGIES_ONLY: dict[str, Criterion] = {
+    BALANCED: balanced,
+    EVIDENCE: evidence_per_structure,
+    "loo": student_log_density,
+    "loo-gaussian": gaussian_log_density,
+}
+CRITERIA = ENERGIES_ONLY | WITH_FORCES
+CRITERION_NAMES = (AUTO, *CRITERIA)
 
 
-def score(
-    criterion: str, loo: LeaveOneOut, evidence: Float[Tensor, "ridges"], noise: Float[Tensor, "structures"]
-) -> Float[Tensor, "ridges"]:
-    """What is maximised along a ridge path.
+def criterion_for(name: str, forces: bool, of_structures: bool) -> str:
+    """The criterion that a name stands for.
 
-    "loo+evidence" adds the leave-one-out density to the log evidence per structure. Leave-one-out alone is noisy with
-    few structures, the evidence alone trusts its Gaussian model; benchmarks/accuracy.py with --criterion compares them.
-
-    Args:
-        criterion: one of CRITERION_NAMES.
-        loo: leave-one-out residuals and variances.
-        evidence: log evidence.
-        noise: n_t / weight_t (sum) or 1 / weight_t (mean).
-    """
-    if criterion == EVIDENCE:
-        return evidence
-    if criterion == BALANCED:
-        return student_log_density(loo, noise) + evidence / len(noise)
-    return CRITERIA[criterion](loo, noise)
-
-
-def minus_log_error(criterion: str, value: float, n_structures: int) -> float:
-    """A score as minus the log of an error, up to a constant: differences are logs of ratios of errors.
-
-    Where all residuals and deviations grow by a factor c, the mean log density falls by log(c), and so does the log
-    evidence per structure.
+    "auto" is "loo+evidence" where the structures are their own basis, and "loo-mae" otherwise.
 
     Args:
-        criterion: one of CRITERION_NAMES.
-        value: its score.
-        n_structures: those that were scored.
+        name: one of CRITERION_NAMES.
+        forces: whether there are force rows.
+        of_structures: whether the basis is the training structures themselves.
+
+    Raises:
+        ValueError: for a criterion of energies where forces are fitted.
     """
-    if criterion == EVIDENCE:
-        return value / n_structures
-    if criterion == BALANCED:
-        return value / 2
-    return -math.log(max(-value, math.ulp(0.0))) if criterion in ("loo-mae", "loo-rmse") else value
+    if name == AUTO:
+        return BALANCED if of_structures else "loo-mae"
+    if forces and name in ENERGIES_ONLY:
+        raise ValueError(
+            f"the criterion {name!r} looks at energies only, but forces are fitted; take {' or '.join(WITH_FORCES)}, "
+            "or fit with --no-forces"
+        )
+    return name
+
+
+def score(name: str, judged: Judged) -> Float[Tensor, "priors ridges"]:
+    """What is maximised along a ridge path; minus infinity where nothing finite comes out."""
+    return torch.nan_to_num(CRITERIA[name](judged), nan=-torch.inf)

@@ -1,23 +1,15 @@
-"""Choosing layers, prior, length scale, species weight and ridge by leave-one-out."""
+"""Choosing layers, prior, length scale, species weight, force weight and ridge by leave-one-out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from mekrr.features import Environments
-from mekrr.kernels.tiles import Progress
-from mekrr.tune.problem import FeatureCandidate, Grid, PriorCandidate, Trial, best_of
-from mekrr.tune.safety import prefer_safe, prior_warnings
+from mekrr.tune.problem import SearchProblem, Size
+from mekrr.tune.safety import prefer_safe, prefer_short, prior_warnings
 from mekrr.tune.surface import Surface
-from mekrr.typing import Float, Int, Tensor
-
-SCREENING_STRUCTURES = 150
-SEARCH_STRUCTURES = 1500
-FINALISTS = 2  # layer sets searched in full, each with all priors: a prior costs no further kernel
-
-MakePriors = Callable[[Int[Tensor, "chosen"]], Sequence[PriorCandidate]]
-MakeFeatures = Callable[[tuple[str, ...], Int[Tensor, "chosen"]], Environments]
+from mekrr.tune.trial import Trial, best_of
+from mekrr.typing import Int, Tensor
 
 
 @dataclass(frozen=True)
@@ -41,90 +33,79 @@ class Choice:
     factorisations: int
 
 
-@dataclass(frozen=True)
-class SearchProblem:
-    """Everything the search needs, for any subset of the training structures.
+def search(problem: SearchProblem, seed: int, whole: bool = False) -> Choice:
+    """Screen layers on a subset where that saves time, then search the finalists.
 
-    Attributes:
-        layer_sets: choices of layers.
-        features: standardised environments of a layer set for chosen structures.
-        priors: prior candidates for chosen structures.
-        noise: n_t / weight_t (sum) or 1 / weight_t (mean).
-        n_atoms: of each structure, float64.
-        grid: values to choose from.
-        progress: of the Gram passes.
-    """
-
-    layer_sets: Sequence[tuple[str, ...]]
-    features: MakeFeatures
-    priors: MakePriors
-    noise: Float[Tensor, "structures"]
-    n_atoms: Float[Tensor, "structures"]
-    grid: Grid
-    progress: Progress | None = None
-
-    def surface(self, layers: tuple[str, ...], chosen: Int[Tensor, "chosen"]) -> Surface:
-        """The surface of one layer set over chosen structures."""
-        features = FeatureCandidate(layers, self.features(layers, chosen))
-        return Surface(
-            features, self.priors(chosen), self.noise[chosen], self.n_atoms[chosen], self.grid, self.progress
-        )
-
-
-def search(problem: SearchProblem, seed: int, exhaustive: bool = False) -> Choice:
-    """Screen layer sets and priors on a subset where there is a choice, then search the best of them in full.
-
-    With so few structures that a subset would save no time, every layer set is searched in full.
+    Finalists are the layers of the best screened trial and the set of all layers: small subsets favour few features.
 
     Args:
         problem: candidates and values.
-        seed: of the subsets.
-        exhaustive: evaluate whole grids instead of coarse to fine.
+        seed: of the subsets and the inducing environments.
+        whole: evaluate whole grids instead of coarse to fine.
     """
-    N = len(problem.noise)
-    everything = _subset(N, SEARCH_STRUCTURES, seed)
+    plan, n = problem.plan, len(problem.columns)
     screened: list[Trial] = []
-    if len(problem.layer_sets) > 1 and 2 * SCREENING_STRUCTURES <= N:
-        screened = _screen(problem, _subset(N, SCREENING_STRUCTURES, seed))
-    finalists = _finalists(screened, problem.priors(everything)) or problem.layer_sets
-    surfaces = [problem.surface(layers, everything) for layers in finalists]
+    if len(problem.layer_sets) > 1 and n >= plan.screen_from:
+        screened = _screen(problem, seed)
+    safe = {prior.name for prior in problem.priors(torch.arange(n)) if prior.safe}
+    surfaces = [_surface(problem, layers, plan.search, seed) for layers in _finalists(problem, screened, safe)]
     for surface in surfaces:
-        surface.explore(exhaustive)
+        surface.explore(whole)
     trials = tuple(trial for surface in surfaces for trial in surface.trials)
-    safe, measure = surfaces[0].safe, surfaces[0].measure
-    best = prefer_safe(trials, safe, measure)
+    candidates = [prefer_short(s.trials, prefer_safe(s.trials, safe), plan.short_margin) for s in surfaces]
+    best = _compare(problem, candidates, safe, seed)
     others = [t for t in trials if (t.layers, t.prior) != (best.layers, best.prior)]
+    chosen = next(surface for surface in surfaces if best in surface.trials)
     return Choice(
         best,
         trials,
         tuple(screened),
         best_of(others) if others else None,
-        (
-            *dict.fromkeys(w for s in surfaces if best in s.trials for w in s.warnings),
-            *prior_warnings(trials, best, safe, measure),
-        ),
+        (*chosen.edges(best), *prior_warnings(trials, best, safe)),
         sum(surface.factorisations for surface in surfaces),
     )
 
 
-def _finalists(screened: Sequence[Trial], priors: Sequence[PriorCandidate]) -> list[tuple[str, ...]]:
-    """Layers to search in full: those of the best trial, of the best with a safe prior, and of the runners-up."""
-    safe = {prior.name for prior in priors if prior.safe}
-    first = [trial for trial in screened if trial.prior in safe][:1]
-    return list(dict.fromkeys(trial.layers for trial in (*screened[:1], *first, *screened)))[:FINALISTS]
-
-
-def _screen(problem: SearchProblem, chosen: Int[Tensor, "chosen"]) -> list[Trial]:
-    """The best trial of each (layers, prior) on a subset, over a coarse grid."""
-    weights = problem.grid.species_weights
-    coarse = tuple(weights[i] for i in sorted({0, len(weights) // 2, len(weights) - 1}))
-    screening = replace(problem, grid=replace(problem.grid, species_weights=coarse))
-    best: list[Trial] = []
+def _screen(problem: SearchProblem, seed: int) -> list[Trial]:
+    """The best trial of each (layers, prior) on a subset, over a coarse grid, best first."""
+    found: list[Trial] = []
     for layers in problem.layer_sets:
-        surface = screening.surface(layers, chosen)
-        surface.explore()
-        best += [best_of([t for t in surface.trials if t.prior == prior.name]) for prior in surface.priors]
-    return sorted(best, key=lambda trial: -trial.score)
+        found += _surface(problem, layers, problem.plan.screening, seed).screen()
+    return sorted(found, key=lambda trial: -trial.score)
+
+
+def _finalists(problem: SearchProblem, screened: Sequence[Trial], safe: Collection[str]) -> Sequence[tuple[str, ...]]:
+    """Layers to search in full: everything where nothing was screened."""
+    if not screened:
+        return problem.layer_sets
+    return list(dict.fromkeys((prefer_safe(screened, safe).layers, max(problem.layer_sets, key=len))))
+
+
+def _compare(problem: SearchProblem, candidates: Sequence[Trial], safe: Collection[str], seed: int) -> Trial:
+    """The best of a few trials with other layers, each tried once more in a basis as large as the solution's."""
+    comparison = problem.plan.comparison
+    if len(candidates) == 1:
+        return candidates[0]
+    if comparison is None:
+        return prefer_safe(candidates, safe)
+    again = [_surface(_only(problem, t), t.layers, comparison, seed).trial(t.prior) for t in candidates]
+    return candidates[again.index(prefer_safe(again, safe))]
+
+
+def _only(problem: SearchProblem, trial: Trial) -> SearchProblem:
+    """The same problem with nothing but the ridge left to choose."""
+    grid = replace(
+        problem.grid,
+        length_scales=(trial.length_scale,),
+        length_scale_fixed=True,
+        species_weights=(trial.species_weight,),
+        force_weights=(trial.force_weight or 0.0,),
+    )
+    return replace(problem, grid=grid, progress=None)
+
+
+def _surface(problem: SearchProblem, layers: tuple[str, ...], size: Size, seed: int) -> Surface:
+    return Surface(problem, layers, _subset(len(problem.columns), size.structures, seed), size, seed)
 
 
 def _subset(n_structures: int, size: int, seed: int) -> Int[Tensor, "chosen"]:

@@ -1,223 +1,305 @@
 """The leave-one-out surface of one choice of features, explored coarse to fine."""
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 
 from mekrr.errors import MekrrError
-from mekrr.kernels import GramPair, gram, make_kernel
-from mekrr.kernels.tiles import Progress
-from mekrr.solve import LeaveOneOut, RidgeFactor, leave_one_out, log_evidence
-from mekrr.tune.criteria import minus_log_error, score
-from mekrr.tune.problem import MEDIAN, FeatureCandidate, Grid, PriorCandidate, Trial, median_distance
+from mekrr.features import Environments
+from mekrr.kernels import Basis, Design, StructureKernel, energy_noise, make_designs, make_kernel
+from mekrr.prior import PriorColumns
+from mekrr.solve import Factor, NormalEquations, Observation, Residuals, RowWeights, leave_one_structure_out
+from mekrr.tune.criteria import Judged, score
+from mekrr.tune.observations import observation
+from mekrr.tune.problem import SearchProblem, Size
 from mekrr.tune.safety import prefer_safe
-from mekrr.typing import Float, Tensor
+from mekrr.tune.trial import Trial, best_of
+from mekrr.typing import Float, Int, Tensor
 
 MAX_EXTENSIONS = 3  # each adds a factor of 2 to the range of length scales
+FINE = 10  # values; a longer axis is walked two values at a time before it is walked one by one
+
+
+class Point(NamedTuple):
+    """A position on each axis. Length scales count down from the longest; beyond the grid they go on either way."""
+
+    length_scale: int = 0
+    species_weight: int = 0
+    force_weight: int = 0
 
 
 class Surface:
-    """Trials over (length scale, species weight) for several priors, each evaluated once.
+    """Trials over the axes for several priors, each evaluated once.
 
     Args:
-        features: one choice of layers.
-        priors: the candidates, all for the same structures.
-        noise: n_t / weight_t (sum) or 1 / weight_t (mean).
-        n_atoms: of each structure.
-        grid: values to choose from.
-        progress: of the Gram passes.
+        problem: values and candidates.
+        layers: one choice of them.
+        chosen: structures.
+        size: of the basis.
+        seed: of the inducing environments.
     """
 
     def __init__(
-        self,
-        features: FeatureCandidate,
-        priors: Sequence[PriorCandidate],
-        noise: Float[Tensor, "structures"],
-        n_atoms: Float[Tensor, "structures"],
-        grid: Grid,
-        progress: Progress | None = None,
+        self, problem: SearchProblem, layers: tuple[str, ...], chosen: Int[Tensor, "chosen"], size: Size, seed: int
     ) -> None:
-        self.features = features
-        self.priors = priors
-        self.noise = noise
-        self.n_atoms = n_atoms
-        self.grid = grid
-        if grid.length_scales == MEDIAN:
-            self.grid = replace(grid, length_scales=(median_distance(features.environments.features),))
-        self.progress = progress
-        self.safe = {prior.name for prior in priors if prior.safe}
-        self.measure = partial(minus_log_error, grid.criterion, n_structures=len(noise))
+        self.problem, self.grid, self.layers = problem, problem.grid, layers
+        self.priors = problem.priors(chosen)
+        self.columns, self.weights = problem.columns[chosen], problem.weights[chosen]
+        observed = problem.observe(layers, chosen)
+        self.x = observed.environments
+        self.derivatives = observed.derivatives
+        self.n_atoms = self.x.n_atoms.double()
+        self.energy_noise = energy_noise(self.n_atoms, self.grid.embedding)
+        self.centres = centres_of(problem, self.x, size, seed)
+        self.scales = dict(enumerate(self.grid.scales(self.x.features)))
         self.trials: list[Trial] = []
         self.warnings: list[str] = []
         self.factorisations = 0
-        self._done: dict[tuple[int, int], list[Trial]] = {}
-        self._grams: dict[int, tuple[GramPair, int]] = {}
+        self._designs: dict[int, Design] = {}
+        self._floors: dict[int, float] = {}
+        self._done: dict[Point, list[Trial]] = {}
+        self._load(range(len(self.scales)))
 
-    def explore(self, exhaustive: bool = False) -> Trial:
-        """The best trial: coarse grid, then uphill among neighbours from the best of each prior.
+    def screen(self) -> list[Trial]:
+        """The best trial of each prior on the coarse grid, with the ends of the species weights."""
+        rungs, species_weights, force_weights = self._coarse()
+        self._evaluate(_points(rungs, sorted({species_weights[0], species_weights[-1]}), force_weights))
+        return [self._best(prior.name) for prior in self.priors]
 
-        Args:
-            exhaustive: evaluate the whole grid instead.
+    def explore(self, whole: bool = False) -> None:
+        """Evaluate a coarse grid, then go uphill from the best of each prior; or evaluate the whole grid.
+
+        While the best trial lies on the edge of the length scales, there are more of them. From the best of each prior
+        all shorter ones are evaluated where the shortest that is hardly worse will be taken.
         """
-        first, last = 0, len(self.grid.length_scales) - 1
-        self._load(first, last)
-        weights = range(len(self.grid.species_weights))
-        step = 1 if exhaustive else 2
-        coarse = weights if exhaustive else sorted({0, len(weights) // 2, len(weights) - 1})
-        self._evaluate([(rung, w) for rung in range(first, last + 1, step) for w in coarse])
+        axes = (sorted(self.scales), range(len(self.grid.species_weights)), range(len(self.grid.force_weights)))
+        self._evaluate(_points(*(axes if whole else self._coarse())))
         for prior in self.priors:
             self._climb(prior.name)
-        for _ in range(MAX_EXTENSIONS):
+        for _ in range(MAX_EXTENSIONS if self.grid.extends else 0):
             if not self._extend():
                 break
-        self._warn_at_edges()
-        return self.best
+        for prior in self.priors if self.problem.plan.short_margin else ():
+            at = self._position(prior.name)
+            self._evaluate(at._replace(length_scale=r) for r in self.scales if r > at.length_scale)
 
-    @property
-    def best(self) -> Trial:
-        """The best trial, with a safe prior where that is hardly worse."""
-        return prefer_safe(self.trials, self.safe, self.measure)
+    def trial(self, prior: str) -> Trial:
+        """That of one prior where nothing but the ridge is left to choose."""
+        self._evaluate([Point()])
+        return next(trial for trial in self.trials if trial.prior == prior)
+
+    def edges(self, best: Trial) -> list[str]:
+        """Warnings when the best values lie where the range tried ends."""
+        found = list(dict.fromkeys(self.warnings))
+        if len(best.ridges) > 1 and best.best == len(best.ridges) - 1:
+            found.append(
+                f"the best ridge ({best.ridge:.1e}) is the largest tried: the data look like noise to these features"
+            )
+        scales = sorted(self.scales.values())
+        # a shorter scale than the best one may have been taken on purpose; what counts is where the optimum lies
+        optimum = best_of([t for t in self.trials if t.prior == best.prior]).length_scale
+        if self.grid.extends and optimum == best.length_scale and optimum in (scales[0], scales[-1]):
+            found.append(
+                f"the best length scale ({best.length_scale:.3g}) is on the edge of the range tried, "
+                f"{scales[0]:.3g} to {scales[-1]:.3g}"
+            )
+        return found
+
+    def _coarse(self) -> tuple[list[int], list[int], list[int]]:
+        counts = len(self.scales), len(self.grid.species_weights), len(self.grid.force_weights)
+        return tuple(_every_other(n) for n in counts)  # type: ignore[return-value]
 
     def _climb(self, prior: str) -> None:
-        """Move to the best neighbour until none is better."""
-        while True:
-            position = self._position(prior)
-            self._evaluate(self._neighbours(*position))
-            if self._position(prior) == position:
-                return
+        """Move to the best neighbour until none is better: in long steps first, then in short ones."""
+        for step in (2, 1) if len(self.grid.species_weights) > FINE else (1,):
+            while True:
+                position = self._position(prior)
+                self._evaluate(self._neighbours(position, step))
+                if self._position(prior) == position:
+                    break
 
-    def _position(self, prior: str) -> tuple[int, int]:
+    def _best(self, prior: str) -> Trial:
+        return best_of([trial for trial in self.trials if trial.prior == prior])
+
+    def _position(self, prior: str) -> Point:
         scored = {point: t.score for point, trials in self._done.items() for t in trials if t.prior == prior}
         return max(scored, key=scored.__getitem__)
 
-    def _neighbours(self, rung: int, w: int) -> list[tuple[int, int]]:
-        steps = [(dr, dw) for dr in (-1, 0, 1) for dw in (-2, -1, 0, 1, 2)]
-        points = [(rung + dr, w + dw) for dr, dw in steps]
-        return [(r, v) for r, v in points if r in self._grams and 0 <= v < len(self.grid.species_weights)]
+    def _neighbours(self, at: Point, step: int) -> list[Point]:
+        """One axis at a time; `step` is that of the species weights."""
+        moves = {"length_scale": 1, "species_weight": step, "force_weight": 1}
+        points = [
+            at._replace(**{name: getattr(at, name) + sign * length})
+            for name, length in moves.items()
+            for sign in (-1, 1)
+        ]
+        return [
+            p
+            for p in points
+            if p.length_scale in self.scales
+            and 0 <= p.species_weight < len(self.grid.species_weights)
+            and 0 <= p.force_weight < len(self.grid.force_weights)
+        ]
 
     def _extend(self) -> bool:
         """Add two length scales beyond the edge on which the best trial lies."""
-        if self.grid.length_scale_fixed or self.grid.kernel == "linear":
+        safe = {prior.name for prior in self.priors if prior.safe}
+        prior = prefer_safe(self.trials, safe).prior
+        first, last = min(self.scales), max(self.scales)
+        end = self._position(prior).length_scale
+        if end not in (first, last):
             return False
-        rungs = sorted(self._grams)
-        best = self.best
-        position = self._position(best.prior)
-        if position[0] == rungs[0]:
-            self._load(rungs[0] - 2, rungs[0] - 1)
-        elif position[0] == rungs[-1]:
-            self._load(rungs[-1] + 1, rungs[-1] + 2)
-        else:
-            return False
-        self._climb(best.prior)
+        beyond = (end - 2, end - 1) if end == first else (end + 1, end + 2)
+        for rung in beyond:
+            self.scales[rung] = self.scales[end] / 2 ** ((rung - end) / 2)
+        self._load(beyond)
+        self._climb(prior)
         return True
 
-    def _scale(self, rung: int) -> float:
-        """Absolute length scale of a rung; rungs beyond the grid continue it with ratio sqrt(2)."""
-        scales = self.grid.length_scales
-        unit = 1.0 if self.grid.length_scale_fixed else self.features.environments.features.shape[1] ** 0.5
-        if 0 <= rung < len(scales):
-            return scales[rung] * unit
-        end, beyond = (scales[0], rung) if rung < 0 else (scales[-1], rung - len(scales) + 1)
-        return end * unit / 2 ** (beyond / 2)
+    def _load(self, rungs: Sequence[int]) -> None:
+        """Designs of some length scales, in one pass where they form a ladder."""
+        derivatives = [None if d is None else d.features for d in self.derivatives]
+        grid, scales = self.grid, tuple(self.scales[rung] for rung in rungs)
+        found = make_designs(
+            self.x, derivatives, self.centres, grid.kernel, scales, grid.embedding, self.problem.progress
+        )
+        for rung, design in zip(rungs, found, strict=True):
+            self._designs[rung] = design
+            kernel = make_kernel(grid.kernel, design.length_scale)
+            self._floors[rung] = self.problem.plan.floor(self.x, kernel, grid.embedding)
 
-    def _load(self, first: int, last: int) -> None:
-        """Gram matrices of the rungs first to last, in one pass where the scales form a ladder."""
-        scales = [self._scale(rung) for rung in range(first, last + 1)]
-        kernel = make_kernel(self.grid.kernel, scales[0])
-        ladder = kernel.squares and all(abs(a / b - 2**0.5) < 1e-9 for a, b in itertools.pairwise(scales))
-        passes = [(scales[0], len(scales))] if ladder else [(scale, 1) for scale in scales]
-        rung = first
-        for scale, rungs in passes:
-            kernel = make_kernel(self.grid.kernel, scale)
-            pair = gram(self.features.environments, None, kernel, self.grid.embedding, rungs, progress=self.progress)
-            for level in range(rungs):
-                self._grams[rung] = (pair, level)
-                rung += 1
-
-    def _evaluate(self, points: Sequence[tuple[int, int]]) -> None:
+    def _evaluate(self, points: Iterable[Point]) -> None:
         for point in points:
             if point not in self._done:
-                self._done[point] = self._ridge_paths(*point)
+                self._done[point] = self._ridge_paths(point)
                 self.trials += self._done[point]
 
-    def _ridge_paths(self, rung: int, w: int) -> list[Trial]:
+    def _ridge_paths(self, point: Point) -> list[Trial]:
         """All priors and ridges from one factorisation."""
-        pair, level = self._grams[rung]
-        weight = self.grid.species_weights[w]
-        K = pair.mix(level, weight)
-        ridges = self._ridges(K, pair.noise[level])
-        factor = RidgeFactor.of(K, self.noise)
+        design, w = self._designs[point.length_scale], self.grid.species_weights[point.species_weight]
+        weights = RowWeights(self.grid.force_weights[point.force_weight], self.problem.stress_weight)
+        observations, K = self._observations(design, w)
+        factor = Factor.of(NormalEquations.of(observations, weights))
         self.factorisations += 1
-        return [self._trial(prior, factor, ridges, pair.length_scales[level], weight) for prior in self.priors]
-
-    def _ridges(self, K: Float[Tensor, "structures structures"], noise: float) -> Float[Tensor, "ridges"]:
-        """Absolute ridges that stand above the rounding of K."""
-        ridges = torch.tensor(self.grid.ridges, dtype=torch.float64)
-        unit = float(K.diagonal().mean() / self.noise.mean())
-        floor = ridge_floor(len(K), noise)
-        if self.grid.ridge_fixed:
-            if float(ridges.min()) < floor * unit:
-                self.warnings.append(
-                    f"the ridge {float(ridges.min()):.1e} lies below the rounding of the kernel matrix "
-                    f"({floor * unit:.1e}); predictions may be dominated by rounding"
-                )
-            return ridges
-        kept = ridges[ridges >= floor]
-        if not len(kept):
-            raise MekrrError(
-                f"no ridge of the grid stands above the rounding of the kernel matrix ({floor:.1e} relative to its "
-                "diagonal); give a larger --ridge"
-            )
-        return kept * unit
-
-    def _trial(
-        self,
-        prior: PriorCandidate,
-        factor: RidgeFactor,
-        ridges: Float[Tensor, "ridges"],
-        length_scale: float,
-        species_weight: float,
-    ) -> Trial:
-        loo = leave_one_out(factor, prior.target, prior.linear, ridges)
-        evidence = log_evidence(factor, prior.residual, ridges)
-        scores = score(self.grid.criterion, loo, evidence, self.noise)
-        per_atom = self._mev_per_atom(loo)
-        return Trial(
-            self.features.layers,
-            prior.name,
-            length_scale,
-            species_weight,
-            tuple(ridges.tolist()),
-            tuple(scores.tolist()),
-            tuple(per_atom.square().mean(1).sqrt().tolist()),
-            tuple(per_atom.abs().mean(1).tolist()),
-            tuple(evidence.tolist()),
+        ridges = self._ridges(K, self._floors[point.length_scale])
+        coefficients = torch.stack([prior.coefficients for prior in self.priors])
+        without = torch.stack([prior.without for prior in self.priors])
+        found = leave_one_structure_out(factor, observations, weights, coefficients, without, ridges)
+        noise = self.energy_noise / self.weights
+        return make_trials(
+            self.layers,
+            self.priors,
+            found,
+            judge(found, factor, coefficients, ridges, noise),
+            self.n_atoms,
+            ridges,
+            self.grid.criterion,
+            (design.length_scale, w, weights.force),
         )
 
-    def _mev_per_atom(self, loo: LeaveOneOut) -> Float[Tensor, "ridges structures"]:
-        return 1000 * loo.residuals / (self.n_atoms if self.grid.embedding == "sum" else 1.0)
+    def _observations(self, design: Design, w: float) -> tuple[list[Observation], Float[Tensor, "groups groups"]]:
+        kernel = StructureKernel.weighted(make_kernel(self.grid.kernel, design.length_scale), w, self.grid.embedding)
+        component = kernel.components[0]
+        K = component.mix(design.gram)
+        basis = Basis.of(self.centres, kernel, K, relative=self.problem.plan.jitter)
+        rows = [component.mix(split) for split in design.rows]
+        whitened = basis.whiten(torch.cat(rows)).split([len(phi) for phi in rows])
+        n_atoms, weights, noise = self.x.n_atoms.tolist(), self.weights.tolist(), self.energy_noise.tolist()
+        parts = zip(whitened, self.columns, self.derivatives, n_atoms, weights, noise, strict=True)
+        return [observation(*part) for part in parts], K
 
-    def _warn_at_edges(self) -> None:
-        best = self.best
-        if len(best.ridges) > 1 and best.best == len(best.ridges) - 1:
-            self.warnings.append(
-                f"the best ridge ({best.ridge:.1e}) is the largest tried: the data look like noise to these features"
+    def _ridges(self, K: Float[Tensor, "groups groups"], floor: float) -> Float[Tensor, "ridges"]:
+        """Those that stand above the rounding of K."""
+        ridges = torch.tensor(self.grid.ridges, dtype=torch.float64, device=K.device)
+        smallest = floor * ridge_unit(K, self.n_atoms, self.grid.embedding) if floor else 0.0
+        if self.grid.ridge_fixed:
+            if float(ridges.min()) < smallest:
+                self.warnings.append(
+                    f"the ridge {float(ridges.min()):.1e} lies below the rounding of the kernel matrix "
+                    f"({smallest:.1e}); predictions may be dominated by rounding"
+                )
+            return ridges
+        kept = ridges[ridges >= smallest]
+        if not len(kept):
+            raise MekrrError(
+                f"no ridge of those tried stands above the rounding of the kernel matrix ({smallest:.1e}); give a "
+                "larger --ridge"
             )
-        rungs = sorted(self._grams)
-        edge = len(rungs) > 1 and self._position(best.prior)[0] in (rungs[0], rungs[-1])
-        if edge and not self.grid.length_scale_fixed and self.grid.kernel != "linear":
-            self.warnings.append(
-                f"the best length scale ({best.length_scale:.3g}) is on the edge of the range tried, "
-                f"{self._scale(rungs[-1]):.3g} to {self._scale(rungs[0]):.3g}"
-            )
+        return kept
 
 
-def ridge_floor(n_structures: int, noise: float) -> float:
-    """Smallest ridge, relative to the diagonal of K, that stands above rounding.
+def ridge_unit(
+    K: Float[Tensor, "structures structures"], n_atoms: Float[Tensor, "structures"], embedding: str
+) -> float:
+    """Mean variance of an energy over its mean noise at ridge 1: what a relative ridge is multiplied by."""
+    if embedding == "mean":
+        return float(K.diagonal().mean())  # n^2 K over n^2
+    return float(K.diagonal().mean() / n_atoms.mean())
 
-    Random entries of relative size `noise` have spectral norm noise * 2 sqrt(N); the eigensolver adds about N eps.
-    """
-    return 2 * n_structures**0.5 * noise + 4 * n_structures * torch.finfo(torch.float64).eps
+
+def centres_of(problem: SearchProblem, x: Environments, size: Size, seed: int) -> Environments:
+    """What spans the basis: x itself, or inducing environments chosen from it."""
+    groups = None if size.groups is None else min(size.groups, problem.groups or size.groups)
+    rows = problem.plan.centres(x, groups, seed)
+    if rows is None:
+        return x
+    return Environments(x.features[rows], x.species[rows], torch.ones_like(rows))
+
+
+def judge(
+    found: Residuals,
+    factor: Factor,
+    prior: Float[Tensor, "priors columns"],
+    ridges: Float[Tensor, "ridges"],
+    noise: Float[Tensor, "structures"],
+) -> Judged:
+    """What criteria look at; with derivative rows there is no evidence."""
+    if factor.equations.n_force_rows or found.rows > len(noise):
+        return Judged(found, None, noise)
+    return Judged(found, factor.log_evidence(prior, ridges, found.misfit, found.log_weight, found.rows), noise)
+
+
+def make_trials(
+    layers: tuple[str, ...],
+    priors: Sequence[PriorColumns],
+    found: Residuals,
+    judged: Judged,
+    n_atoms: Float[Tensor, "structures"],
+    ridges: Float[Tensor, "ridges"],
+    criterion: str,
+    at: tuple[float, float, float],
+) -> list[Trial]:
+    """Leave-one-out errors as trials, one a prior; `at` is length scale, species weight and force weight."""
+    scores = score(criterion, judged)
+    per_atom = 1000 * found.energy / n_atoms
+    forces = 1000 * found.force.nanmean(-1)
+    has_forces = bool(torch.isfinite(found.force).any())
+    return [
+        Trial(
+            layers,
+            prior.name,
+            at[0],
+            at[1],
+            tuple(ridges.tolist()),
+            tuple(scores[p].tolist()),
+            tuple(per_atom[p].square().mean(-1).sqrt().tolist()),
+            tuple(per_atom[p].abs().mean(-1).tolist()),
+            () if judged.evidence is None else tuple(judged.evidence[p].tolist()),
+            at[2] if has_forces else None,
+            tuple(forces[p].tolist()) if has_forces else (),
+        )
+        for p, prior in enumerate(priors)
+    ]
+
+
+def _points(rungs: Iterable[int], species_weights: Iterable[int], force_weights: Iterable[int]) -> list[Point]:
+    return [Point(*each) for each in itertools.product(rungs, species_weights, force_weights)]
+
+
+def _every_other(n: int) -> list[int]:
+    """Every other value of a short axis, the ends and the middle of a longer one, everything of two."""
+    if n <= 2:
+        return list(range(n))
+    return list(range(1, n, 2)) if n <= FINE else sorted({0, n // 2, n - 1})

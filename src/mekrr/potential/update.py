@@ -9,12 +9,13 @@ import torch
 from mekrr.data import Structure
 from mekrr.errors import DataError
 from mekrr.features import structure_hash
+from mekrr.linalg import add_diagonal
+from mekrr.potential.fit import FitJob, labels_of, training_set
 from mekrr.potential.fitted import Fitted, TrainingLabels
-from mekrr.potential.fitting import FitJob, labels_of, sparse_data, training_data
 from mekrr.potential.record import data_record
-from mekrr.potential.sparse import SparseModel
-from mekrr.potential.sparse_training import Basis
+from mekrr.potential.solution import Rows, ShardEquations
 from mekrr.prior import Compositions, Prior, column_coefficients, fit_prior
+from mekrr.solve import map_shards, merge
 from mekrr.typing import Float, Tensor
 
 HASH_DIGITS = 16
@@ -27,7 +28,7 @@ def new_structures(fitted: Fitted, structures: Sequence[Structure]) -> list[Stru
         DataError: when none is left, or an element was not there in training.
         ValueError: for a potential of the exact solver.
     """
-    if not isinstance(fitted.model, SparseModel):
+    if fitted.model.solver != "sparse":
         raise ValueError("only potentials of the sparse solver can be updated; fit again with all structures")
     if fitted.facts["options"]["isolated_atoms"]:
         raise ValueError("a prior that isolated atoms have fixed is not fitted again; fit again with all structures")
@@ -57,31 +58,17 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
         remarks: what to know, kept with the potential.
     """
     model = fitted.model
-    assert isinstance(model, SparseModel)
-    base = training_data(job, fitted.layers)
-    elements = tuple(sorted(fitted.known_species))
-    data = sparse_data(job, base, bool(fitted.facts["solver"]["forces"]), elements)
-    basis = Basis(
-        data,
-        base.extraction,
-        model.scaler,
-        model.inducing,
-        base.extraction.environments,
-        model.kernel,
-        model.species_weight,
-        model.weights,
-        model.L,
-        model.jitter,
-    )
-    equations = model.equations + basis.equations()
-    labels = _joined(fitted.labels, labels_of(base, errors))
+    data = training_set(job, fitted.layers, bool(fitted.facts["solver"]["forces"]), sorted(fitted.known_species))
+    rows = Rows(data, data.extraction, model.scaler, model.basis)
+    added = merge(map_shards(ShardEquations(rows, model.weights), rows.shards()))
+    equations = model.equations + added
+    labels = _joined(fitted.labels, labels_of(data, errors))
     priors = {p.name: _refitted(p.name, labels) for p in (fitted.prior, fitted.baseline, fitted.reference) if p}
     prior, columns = priors[fitted.prior.name]
-    gram = equations.total + model.ridge * torch.eye(len(equations.total), dtype=torch.float64)
-    whitened = torch.cholesky_solve((equations.moments @ columns)[:, None], torch.linalg.cholesky(gram))
-    coefficients = torch.linalg.solve_triangular(model.L.T, whitened, upper=True)[:, 0]
+    factor = torch.linalg.cholesky(add_diagonal(equations.total, model.ridge))
+    whitened = torch.cholesky_solve((equations.moments @ columns)[:, None], factor)[:, 0]
     return Fitted(
-        replace(model, coefficients=coefficients, equations=equations),
+        replace(model, coefficients=model.basis.coefficients(whitened), equations=equations),
         labels,
         prior,
         None if fitted.baseline is None else priors[fitted.baseline.name][0],

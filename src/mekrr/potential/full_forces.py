@@ -1,0 +1,120 @@
+"""From the probed to the full solution: conjugate gradients on the normal equations of all force components.
+
+One product with the full Gram matrix of forces takes a reverse product (forces of the current coefficients) and a
+forward one (their transpose) a structure, whatever the number of atoms. The probed equations are the preconditioner;
+started from zero, the first direction is the probed solution itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+
+from mekrr.backbones import Backbone
+from mekrr.data import Structure
+from mekrr.features import BATCH_ATOMS, Environments, Scaler, batches, look
+from mekrr.graph import GraphBatch, build_batch
+from mekrr.kernels import Basis, KernelFunction
+from mekrr.potential.training import StageProgress
+from mekrr.solve import Factor, Iterations, conjugate_gradients, map_shards, merge
+from mekrr.typing import Float, Tensor
+
+PRECONDITIONER_RIDGE = 0.3  # of the probed ridge: between it, which damps the iteration, and the full one
+GRAPH_BYTES = 500_000_000  # of graphs kept from one iteration to the next
+
+
+@dataclass(frozen=True, eq=False)
+class ForceProduct:
+    """Sum over a shard of weight * sum_a (dpsi/dr_a) (dpsi/dr_a . c): the Gram matrix of all force components times c.
+
+    Attributes:
+        structures: all of them; a shard is indices of those with forces.
+        backbone: of the features.
+        layers: chosen.
+        scaler: standardisation.
+        basis: chosen.
+        whitened: c.
+        graphs: those built before, by the first index of their shard.
+    """
+
+    structures: Sequence[Structure]
+    backbone: Backbone
+    layers: tuple[str, ...]
+    scaler: Scaler
+    basis: Basis
+    whitened: Float[Tensor, "groups"]
+    graphs: dict[int, GraphBatch] = field(default_factory=dict)
+
+    def __call__(self, shard: Sequence[int]) -> Float[Tensor, "groups"]:
+        """Of its structures."""
+        chosen = [self.structures[t] for t in shard]
+        seen = look(self._graph(shard), self.backbone, self.layers, energies=False, gradients=True)
+        x = self.scaler(seen.environments.to(self.whitened.device))
+        slopes = self._function(x).slopes
+        assert slopes is not None
+        # g = dE/dr of the function, then the derivative of every basis function along w g: sum_a dpsi_a (w dpsi_a . c)
+        gradient = -seen.pull_back(seen.edge_gradient(self.scaler.pull_back(slopes))).forces
+        weights = torch.tensor([s.weight for s in chosen], dtype=gradient.dtype, device=gradient.device)
+        direction = gradient * weights.repeat_interleave(seen.graph.n_atoms)[:, None]
+        moved = self.scaler.derivative(seen.along(direction[None]).to(x.features.device))
+        together = Environments(x.features, x.species, x.n_atoms.sum()[None])  # the derivative is a sum over atoms
+        return self.basis.rows(together, moved)[1]
+
+    @cached_property
+    def _function(self) -> KernelFunction:
+        return self.basis.function(self.basis.coefficients(self.whitened))
+
+    def _graph(self, shard: Sequence[int]) -> GraphBatch:
+        """Kept from one iteration to the next while there is room."""
+        found = self.graphs.get(shard[0])
+        if found is None:
+            chosen = [self.structures[t].atoms for t in shard]
+            found = build_batch(chosen, self.backbone.cutoff, self.backbone.max_neighbours)
+            if sum(graph.nbytes for graph in self.graphs.values()) + found.nbytes < GRAPH_BYTES:
+                self.graphs[shard[0]] = found
+        return found
+
+
+def full_solution(
+    task: ForceProduct,
+    factor: Factor,
+    force_weight: float,
+    prior: Float[Tensor, "columns"],
+    ridge: float,
+    progress: StageProgress | None,
+) -> tuple[Float[Tensor, "groups"], Iterations]:
+    """Whitened coefficients that solve the equations of all force components, and how the iteration went.
+
+    A probed row stands for 1 / probed_share components and carries the noise of one, so leave-one-out, which sees
+    probed rows, chooses a ridge that is larger by that factor than the full equations want.
+
+    Args:
+        task: the product with the Gram matrix of all force components.
+        factor: of the probed equations.
+        force_weight: Angstrom^2.
+        prior: combination of the columns that is fitted.
+        ridge: of the probed equations.
+        progress: called with the products done.
+    """
+    equations, structures = factor.equations, task.structures
+    full_ridge = ridge * equations.probed_share
+    labelled = [t for t, s in enumerate(structures) if s.forces is not None]
+    groups = batches([len(structures[t]) for t in labelled], BATCH_ATOMS)
+    shards = [[labelled[i] for i in group] for group in groups]
+    done = 0
+
+    def product(c: Float[Tensor, "groups"]) -> Float[Tensor, "groups"]:
+        nonlocal done
+        parts = []
+        for shard, part in zip(shards, map_shards(replace(task, whitened=c), shards), strict=True):
+            parts.append(part)
+            done += len(shard)
+            if progress is not None:
+                progress("exact forces", done, 0)
+        return equations.gram @ c + force_weight * merge(parts) + full_ridge * c
+
+    def precondition(r: Float[Tensor, "groups"]) -> Float[Tensor, "groups"]:
+        return factor.solve(r, PRECONDITIONER_RIDGE * ridge)
+
+    return conjugate_gradients(product, equations.moments @ prior, precondition)

@@ -1,0 +1,238 @@
+"""Solving at the chosen hyperparameters on all training structures: sums over shards, one factor, calibration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from mekrr.backbones import Backbone
+from mekrr.data import Structure
+from mekrr.features import Derivatives, Environments, Extraction, Scaler, batches
+from mekrr.kernels import Basis, Pooling, StructureKernel, energy_noise, make_kernel
+from mekrr.potential.full_forces import ForceProduct, full_solution
+from mekrr.potential.model import Model
+from mekrr.potential.options import AUTO, FitOptions
+from mekrr.potential.training import StageProgress, TrainingSet, group_count
+from mekrr.solve import (
+    Factor,
+    Iterations,
+    NormalEquations,
+    Observation,
+    Residuals,
+    RowWeights,
+    leave_one_structure_out,
+    map_shards,
+    merge,
+)
+from mekrr.tune import Plan, Trial, criterion_for, judge, make_trials, observation, ridge_unit
+from mekrr.typing import Float, Tensor
+
+SHARD_ATOMS = 2000  # whose rows are in memory at once
+COVERAGE = 0.6827  # of one standard deviation of a normal distribution
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A shard's rows in a basis: indices of structures in, their observations out.
+
+    Attributes:
+        data: labels, features and derivatives.
+        extraction: of the chosen layers.
+        scaler: fitted on all training atoms.
+        basis: chosen.
+        energies: raw energy rows where they are known already: the structures as their own basis.
+    """
+
+    data: TrainingSet
+    extraction: Extraction
+    scaler: Scaler
+    basis: Basis
+    energies: Float[Tensor, "structures groups"] | None = None
+
+    def __call__(self, shard: Sequence[int]) -> list[Observation]:
+        """Whitened rows and targets of each structure."""
+        if self.energies is not None:
+            known = self.basis.whiten(self.energies[list(shard)])
+            return [self._observation(t, psi[None], None) for t, psi in zip(shard, known, strict=True)]
+        found = []
+        for t in shard:
+            derivatives = self.data.derivatives(t, self.extraction.layers, self.scaler)
+            x = self.scaler(self.extraction.environments[torch.tensor([t])])
+            psi = self.basis.rows(x, None if derivatives is None else derivatives.features)
+            found.append(self._observation(t, psi, derivatives))
+        return found
+
+    def _observation(self, t: int, psi: Float[Tensor, "rows groups"], derivatives: Derivatives | None) -> Observation:
+        data, n = self.data, self.data.n_atoms[t]
+        noise = float(energy_noise(n, self.basis.kernel.embedding))
+        return observation(psi, data.columns[t], derivatives, int(n), float(data.weights[t]), noise)
+
+    def shards(self) -> list[list[int]]:
+        """Consecutive structures, some atoms at a time; all at once where only energies are known."""
+        sizes = self.extraction.environments.n_atoms.tolist()
+        return list(batches(sizes, SHARD_ATOMS if self.energies is None else sum(sizes)))
+
+
+@dataclass(frozen=True, eq=False)
+class ShardEquations:
+    """Normal equations of a shard."""
+
+    rows: Rows
+    weights: RowWeights
+
+    def __call__(self, shard: Sequence[int]) -> NormalEquations:
+        """Of its structures."""
+        return NormalEquations.of(self.rows(shard), self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class ShardResiduals:
+    """Leave-one-structure-out of a shard, for one prior."""
+
+    rows: Rows
+    weights: RowWeights
+    factor: Factor
+    prior: Float[Tensor, "columns"]
+    without: Float[Tensor, "structures columns"]
+    ridges: Float[Tensor, "ridges"]
+
+    def __call__(self, shard: Sequence[int]) -> Residuals:
+        """Of its structures."""
+        without = self.without[list(shard)][None]
+        return leave_one_structure_out(
+            self.factor, self.rows(shard), self.weights, self.prior[None], without, self.ridges
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What the fit found.
+
+    Attributes:
+        model: the potential's kernel part.
+        loo_energies: leave-one-out residuals, eV.
+        loo_forces: root mean square force residual of each structure left out, eV/Angstrom; NaN without forces.
+        iterations: to the full forces; None when there were none.
+        best: the trial at the final ridge.
+        warnings: what to know.
+    """
+
+    model: Model
+    loo_energies: Float[Tensor, "structures"]
+    loo_forces: Float[Tensor, "structures"]
+    iterations: Iterations | None
+    best: Trial
+    warnings: tuple[str, ...]
+
+
+def solve(
+    structures: Sequence[Structure],
+    data: TrainingSet,
+    plan: Plan,
+    best: Trial,
+    options: FitOptions,
+    backbone: Backbone,
+    progress: StageProgress | None = None,
+) -> Solution:
+    """Solve on all training structures at the chosen hyperparameters; the ridge is chosen again for the whole set.
+
+    Leave-one-out sees probed rows. Its errors and the deviations calibrated on them are those of the probed equations,
+    on the safe side of the full solution.
+    """
+    rows, raw, floor = make_rows(data, plan, best, options)
+    weights = RowWeights(best.force_weight or 0.0, options.stress_weight)
+    shards = rows.shards()
+    factor = Factor.of(merge(map_shards(ShardEquations(rows, weights), shards)))
+    prior = data.prior_columns(best.prior)
+    ridges = final_ridges(best, options, floor)
+    left_out = ShardResiduals(rows, weights, factor, prior.coefficients, prior.without, ridges)
+    residuals = merge(map_shards(left_out, shards))
+    trial = _trial(best, data, plan, options, factor, residuals, prior.coefficients, ridges)
+    r, ridge = trial.best, trial.ridge
+    whitened = factor.solve(factor.equations.moments @ prior.coefficients, ridge)
+    equations, iterations, messages = factor.equations, None, []
+    if options.exact_forces and equations.probed_share < 1.0:
+        task = ForceProduct(structures, backbone, best.layers, rows.scaler, rows.basis, whitened)
+        whitened, iterations = full_solution(task, factor, weights.force, prior.coefficients, ridge, progress)
+        messages += [] if iterations.converged else [_not_converged(iterations)]
+        # the moments whose probed solution is the full one: with nothing added, an update changes nothing
+        implied = equations.total @ whitened + ridge * whitened
+        equations = equations.with_moments(implied - equations.moments @ prior.coefficients)
+    model = Model(
+        plan.solver,
+        raw,
+        rows.scaler,
+        rows.basis.kernel,
+        rows.basis.coefficients(whitened),
+        equations,
+        ridge,
+        weights,
+        rows.basis.jitter,
+        *_amplitudes(residuals, r),
+    )
+    return Solution(model, residuals.energy[0, r], residuals.force[0, r], iterations, trial, tuple(messages))
+
+
+def make_rows(data: TrainingSet, plan: Plan, best: Trial, options: FitOptions) -> tuple[Rows, Environments, float]:
+    """Basis and rows at the chosen hyperparameters, the raw centres, and the smallest ridge above rounding."""
+    extraction = data.extraction.select(best.layers)
+    raw = extraction.environments
+    scaler = Scaler.fit(raw.features, extraction.widths)
+    x = scaler(raw)
+    pointwise = make_kernel(options.kernel, best.length_scale)
+    kernel = StructureKernel.weighted(pointwise, best.species_weight, options.embedding)
+    chosen = plan.centres(x, group_count(options, raw), options.seed)
+    if chosen is not None:
+        raw = Environments(raw.features[chosen], raw.species[chosen], torch.ones_like(chosen))
+        return Rows(data, extraction, scaler, Basis.of(scaler(raw), kernel, relative=plan.jitter)), raw, 0.0
+    K = kernel.gram(x)
+    basis = Basis.of(x, kernel, K, relative=plan.jitter)
+    floor = plan.floor(x, pointwise, options.embedding) * ridge_unit(K, data.n_atoms, options.embedding)
+    energies = K * Pooling.of(x, options.embedding).scale[:, None]
+    return Rows(data, extraction, scaler, basis, energies), raw, floor
+
+
+def final_ridges(best: Trial, options: FitOptions, floor: float) -> Float[Tensor, "ridges"]:
+    """Ridges for the whole set: the user's, or those of the search that stand above rounding there."""
+    if options.ridge != AUTO:
+        return torch.tensor([float(options.ridge)], dtype=torch.float64)
+    kept = [ridge for ridge in best.ridges if ridge >= floor]
+    return torch.tensor(kept or [max(floor, best.ridge)], dtype=torch.float64)
+
+
+def _trial(
+    best: Trial,
+    data: TrainingSet,
+    plan: Plan,
+    options: FitOptions,
+    factor: Factor,
+    residuals: Residuals,
+    prior: Float[Tensor, "columns"],
+    ridges: Float[Tensor, "ridges"],
+) -> Trial:
+    """The chosen trial on the whole set."""
+    criterion = criterion_for(options.criterion, bool(factor.equations.n_force_rows), plan.of_structures)
+    judged = judge(residuals, factor, prior[None], ridges, data.noise(options.embedding))
+    named = data.prior_columns(best.prior)
+    at = (best.length_scale, best.species_weight, best.force_weight or 0.0)
+    trial = make_trials(best.layers, [named], residuals, judged, data.n_atoms, ridges, criterion, at)[0]
+    return replace(trial, force_weight=best.force_weight)
+
+
+def _amplitudes(residuals: Residuals, r: int) -> tuple[float, float | None]:
+    """Scales of the variances of energies and forces, so that 68% of the residuals lie within one deviation.
+
+    Calibrated by coverage: the amplitude of the evidence would follow the few largest residuals.
+    """
+    energy_ratio = (residuals.energy[0, r].square() / residuals.energy_variance[r]).sqrt()
+    force_ratio = residuals.force_ratio[0, r]
+    forces = float(force_ratio.nanmedian()) if bool(torch.isfinite(force_ratio).any()) else None
+    return float(torch.quantile(energy_ratio, COVERAGE)) ** 2, forces
+
+
+def _not_converged(iterations: Iterations) -> str:
+    return (
+        f"exact forces stopped after {len(iterations.residuals)} iterations at a relative residual of "
+        f"{iterations.residuals[-1]:.2g}; the potential lies between the probed and the full solution. More --probes "
+        "make the iteration faster"
+    )

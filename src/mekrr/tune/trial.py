@@ -1,0 +1,56 @@
+"""One point of the search with its ridge path."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A choice of everything with its ridge path.
+
+    Attributes:
+        layers: of the features.
+        prior: its name.
+        length_scale: in units of the standardised features.
+        species_weight: w.
+        ridges: absolute values, ascending; those below the rounding of K are left out.
+        scores: of the criterion: minus the log of an error, up to a constant.
+        loo_rmse: leave-one-out error in meV/atom for each ridge.
+        loo_mae: the same, mean absolute.
+        evidence: log evidence for each ridge; empty with force rows, which have none.
+        force_weight: Angstrom^2; None without forces.
+        loo_forces: leave-one-out force error in meV/Angstrom for each ridge, mean over structures of each one's root
+            mean square; empty without forces.
+    """
+
+    layers: tuple[str, ...]
+    prior: str
+    length_scale: float
+    species_weight: float
+    ridges: tuple[float, ...]
+    scores: tuple[float, ...]
+    loo_rmse: tuple[float, ...]
+    loo_mae: tuple[float, ...]
+    evidence: tuple[float, ...] = ()
+    force_weight: float | None = None
+    loo_forces: tuple[float, ...] = ()
+
+    @property
+    def best(self) -> int:
+        """Index of the best ridge."""
+        return max(range(len(self.scores)), key=self.scores.__getitem__)
+
+    @property
+    def score(self) -> float:
+        """The best score along the ridge path."""
+        return self.scores[self.best]
+
+    @property
+    def ridge(self) -> float:
+        """The best ridge."""
+        return self.ridges[self.best]
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The trial with the largest score."""
+    return max(trials, key=lambda trial: trial.score)
