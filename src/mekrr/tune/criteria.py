@@ -67,7 +67,8 @@ def score(
     """What is maximised along a ridge path.
 
     "loo+evidence" adds the leave-one-out density to the log evidence per structure. Leave-one-out alone is noisy with
-    few structures, the evidence alone trusts its Gaussian model; benchmarks/accuracy.py with --criterion compares them.
+    few structures, the evidence alone trusts its Gaussian model;
+    comparison/figures/accuracy.py with --criterion compares them.
 
     Args:
         criterion: one of CRITERION_NAMES.

@@ -2,7 +2,7 @@
 
 Leave-one-out knows the neighbourhood of the data only. There a prior without a model can win by little and be far off
 elsewhere, and the score hardly depends on the length scale, while a long one lets the fit extrapolate like a polynomial
-instead of falling back on its prior (`benchmarks/forces.py segments` with --option length_scale=...).
+instead of falling back on its prior (`comparison/figures/forces.py segments` with --option length_scale=...).
 """
 
 import math
