@@ -19,8 +19,10 @@ import mekrr
 from mekrr.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "comparison").glob("*.md")])
+PROJECT, COMPARISON = (
+    tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (ROOT, ROOT / "comparison")
+)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -119,7 +121,11 @@ def test_import_is_light():
 def test_the_version_stands_in_one_place():
     assert PROJECT["dynamic"] == ["version"]
     assert importlib.metadata.version("mekrr") == mekrr.__version__
-    holders = [p for p in (ROOT / "src").rglob("*.py") if re.search(r"__version__\s*=", p.read_text())]
+    assert "version" in COMPARISON["dynamic"]
+    assert importlib.metadata.version("mekrr-comparison") == mekrr.__version__
+    assert f"mekrr=={mekrr.__version__}" in importlib.metadata.requires("mekrr-comparison")
+    sources = [p for folder in ("src", "comparison/src") for p in (ROOT / folder).rglob("*.py")]
+    holders = [p for p in sources if re.search(r"__version__\s*=", p.read_text())]
     assert [p.name for p in holders] == ["_version.py"]
 
 
@@ -136,7 +142,8 @@ def test_constraints_pin_every_dependency_within_its_range():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert not [version for version in pins.values() if "+" in version]
-    extras = [r for extra, group in PROJECT["optional-dependencies"].items() if extra != "mace" for r in group]
+    optional = PROJECT["optional-dependencies"] | COMPARISON["optional-dependencies"]
+    extras = [r for extra, group in optional.items() if extra != "mace" for r in group]
     for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
         name = canonicalize_name(requirement.name)
         assert name == "mekrr" or requirement.specifier.contains(pins[name]), requirement
@@ -145,3 +152,4 @@ def test_constraints_pin_every_dependency_within_its_range():
 def test_entry_points_can_be_loaded():
     for point in importlib.metadata.entry_points(group="mekrr.backbones"):
         assert point.load().card.name == point.name
+    assert importlib.metadata.entry_points(group="mekrr.commands", name="benchmark")["benchmark"].load()

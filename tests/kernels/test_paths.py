@@ -1,8 +1,8 @@
 import pytest
 import torch
+from mekrr.kernels.paths import PriorPaths
 
 from mekrr.kernels import GaussianKernel, LinearKernel, PolynomialKernel, mixed
-from mekrr.kernels.paths import PriorPaths
 from support import random_environments
 
 KERNELS = [GaussianKernel(1.8), LinearKernel(0.9)]

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from mekrr.potential.exact_forces import ForceGram, conjugate_gradients
 
 from mekrr import KernelPotential
 from mekrr.data import as_structures
 from mekrr.features import Scaler, extract, probe
 from mekrr.kernels import GaussianKernel, Inducing, design_rows
-from mekrr.potential.exact_forces import ForceGram, conjugate_gradients
 
 LAYERS = ("interaction_1",)
 W = 0.3

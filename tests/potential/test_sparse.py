@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from mekrr.potential.dual import DualModel
+from mekrr.potential.sparse import SparseModel
 
 from mekrr import KernelPotential
 from mekrr.features import Environments, Scaler
 from mekrr.kernels import GaussianKernel, design_rows, gram, mixed
-from mekrr.potential.dual import DualModel
-from mekrr.potential.sparse import SparseModel
 from mekrr.solve import Block, NormalEquations, RidgeFactor, RowWeights, SparseFactor, cholesky_with_jitter, whiten
 from support import random_environments
 

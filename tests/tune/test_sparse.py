@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mekrr.tune.sparse import SparseSurface
 
 from mekrr.features import Derivatives, Environments
 from mekrr.kernels import Expansion, GaussianKernel
@@ -17,7 +18,6 @@ from mekrr.tune import (
     scores_of,
     search_sparse,
 )
-from mekrr.tune.sparse import SparseSurface
 from support import random_environments
 
 SIZES = [4, 5, 6, 3] * 8
