@@ -60,7 +60,7 @@ def oxides(folder):
 
 def run(name, train, test, cache, **options):
     potential = mekrr.KernelPotential("sevennet-0", cache=cache, forces=False, **options).fit(train)
-    facts = potential.fitted_.facts
+    facts = potential.fitted_.record.as_json()
     best = facts["search"]["best"]
     metrics = mekrr.evaluate(potential, test).metrics()
     print(f"== {name}: {len(train)} to train, {len(test)} to test; {options or 'everything automatic'}")

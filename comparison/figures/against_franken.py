@@ -174,7 +174,7 @@ def mekrr_run(train, validation, **options):
         "method": "mekrr",
         "version": mekrr.__version__,
         "options": options,
-        "stages": potential.fitted_.facts["seconds"],
+        "stages": potential.fitted_.record.as_json()["seconds"],
         "seconds": watch.seconds,
         "total_seconds": watch.seconds["fit"],
         **errors(validation, *zip(*predicted, strict=True)),

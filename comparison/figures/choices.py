@@ -76,7 +76,7 @@ class Outcome:
 def fit(train, test, backbone, **options):
     """One probed fit."""
     potential = mekrr.KernelPotential(backbone, exact_forces=False, **options).fit(train)
-    facts = potential.fitted_.facts
+    facts = potential.fitted_.record.as_json()
     best, metrics = facts["search"]["best"], mekrr.evaluate(potential, test).metrics()
     return Outcome(best["prior"], short(best["layers"]), best["score"], metrics, facts["solver"]["forces"])
 

@@ -88,7 +88,7 @@ if __name__ == "__main__":
         **options,
     ).fit(train)
     seconds = time.perf_counter() - started
-    facts = potential.fitted_.facts
+    facts = potential.fitted_.record.as_json()
     found = mekrr.evaluate(potential, test, force_uncertainty=arguments.force_uncertainty)
     print(
         json.dumps(

@@ -96,7 +96,7 @@ def main():
     parser.add_argument("--cache", type=Path, help="folder of features")
     given = parser.parse_args()
     fitted = mekrr.KernelPotential.load(given.model) if given.model else potential(given.structures, given.cache)
-    print(f"{torch.get_num_threads()} threads, {fitted.fitted_.facts['data']['n_structures']} training structures")
+    print(f"{torch.get_num_threads()} threads, {fitted.fitted_.record.data.n_structures} training structures")
     times = step_times(fitted, given.rounds)
     medians = ", ".join(f"{1000 * t:.0f}" for t in np.median(times, axis=0))
     print(f"ms a step, mekrr with deviation, backbone alone, sevenn: {medians} (medians of {given.rounds})")
@@ -104,7 +104,7 @@ def main():
     if given.steps:
         atoms = start()
         atoms.calc = mekrr.Calculator(fitted, uncertainty=True)
-        summary = run(atoms, Settings(given.steps, threshold=default_threshold(fitted.fitted_.facts)))
+        summary = run(atoms, Settings(given.steps, threshold=default_threshold(fitted.fitted_.record)))
         for name, value in summary.as_dict().items():
             print(f"{name}: {value}")
 

@@ -76,7 +76,7 @@ if __name__ == "__main__":
             inducing=arguments.inducing,
             exact_forces=False,
         ).fit(structures)
-    facts = potential.fitted_.facts
+    facts = potential.fitted_.record.as_json()
     print(
         json.dumps(
             {

@@ -54,7 +54,7 @@ def main():
     for power in map(float, arguments.powers.split(",")):
         with patch.object(Scaler, "fit", staticmethod(scaled_with(power))):
             potential = mekrr.KernelPotential("sevennet-0", cache=arguments.cache, exact_forces=False).fit(train)
-        facts, metrics = potential.fitted_.facts, mekrr.evaluate(potential, test).metrics()
+        facts, metrics = potential.fitted_.record.as_json(), mekrr.evaluate(potential, test).metrics()
         best, loo = facts["search"]["best"], facts["leave_one_out"]
         print(
             ROW.format(

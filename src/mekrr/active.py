@@ -21,11 +21,11 @@ from mekrr.features import BATCH_ATOMS, Environments, FeatureCache, extract, str
 from mekrr.potential import KernelPotential, MekrrWarning
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.model import Model
+from mekrr.potential.record import HASH_DIGITS
 from mekrr.prior import NEEDS_BACKBONE
 from mekrr.typing import Float, Int, Tensor
 
 METHODS = ("variance", "atoms", "farthest", "random")
-HASH_DIGITS = 16  # of the structure hashes that a potential records
 NEGLIGIBLE = 0.01  # of the noise: directions with less signal change no variance that could be told from it
 PAIRS_AT_ONCE = 4_000_000
 
@@ -294,7 +294,7 @@ def _candidates(
     covered = potential.backbone.known_species
     if fitted.prior.name not in NEEDS_BACKBONE:
         covered = covered & fitted.known_species
-    trained, seen = set(fitted.facts["data"]["hashes"]), set[str]()
+    trained, seen = set(fitted.record.data.hashes), set[str]()
     kept: list[int] = []
     training: list[int] = []
     repeated: list[int] = []

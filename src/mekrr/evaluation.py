@@ -1,7 +1,7 @@
 """Errors of a potential on labelled structures, beside the backbone by itself and the composition fit."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from mekrr.data import Structure, as_structures
 from mekrr.errors import DataError
 from mekrr.potential import KernelPotential, MekrrWarning, Prediction, StageProgress
+from mekrr.potential.record import Record
 from mekrr.prior import Prior
 from mekrr.typing import Float, ndarray
 
@@ -220,7 +221,7 @@ def evaluate(
         progress=progress,
     )
     fitted = potential.fitted_
-    warn_of_unlike(fitted.facts, structures, predictions)
+    warn_of_unlike(fitted.record, structures, predictions)
     own = [p.backbone_energy for p in predictions]
     baseline = None
     if fitted.baseline is not None:
@@ -228,18 +229,18 @@ def evaluate(
     return Evaluation(structures, predictions, baseline, shifts_of(fitted.reference, structures), by)
 
 
-def warn_of_unlike(facts: Mapping[str, Any], structures: Sequence[Structure], predictions: Sequence[Prediction]) -> int:
+def warn_of_unlike(record: Record, structures: Sequence[Structure], predictions: Sequence[Prediction]) -> int:
     """Warn of structures that are unlike the training data by their deviation; how many there are.
 
     Far from the data a deviation is an extrapolation too: on copper at 3000 K, from copper at 300 K, it rose to
     190 times the leave-one-out error, and errors were still 3.3 times it (docs/results/transfer-copper.md).
 
     Args:
-        facts: of the fitted potential.
+        record: of the fitted potential.
         structures: predicted.
         predictions: with deviations; others are passed over.
     """
-    rmse = facts.get("leave_one_out", {}).get("rmse_mev_per_atom")
+    rmse = record.leave_one_out.rmse_mev_per_atom
     if not rmse:
         return 0
     per_atom = np.array([1000 * (p.energy_std or 0.0) / len(s) for s, p in zip(structures, predictions, strict=True)])

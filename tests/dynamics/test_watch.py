@@ -1,3 +1,4 @@
+from dataclasses import replace
 import numpy as np
 import pytest
 from ase import units
@@ -65,11 +66,16 @@ def test_the_tally_counts_what_is_past_the_threshold():
     assert not Tally(None).add(0, 0.0, 0.0, 0.0, 1e9)
 
 
-def test_the_default_threshold_follows_from_leave_one_out():
-    assert default_threshold({"leave_one_out": {"median_absolute_mev_per_atom": 1.0}}) == pytest.approx(4.4478)
-    for facts in ({}, {"leave_one_out": {}}, {"leave_one_out": {"median_absolute_mev_per_atom": 0.0}}):
+def test_the_default_threshold_follows_from_leave_one_out(potential):
+    record = potential.fitted_.record
+
+    def median_of(value):
+        return replace(record, leave_one_out=replace(record.leave_one_out, median_absolute_mev_per_atom=value))
+
+    assert default_threshold(median_of(1.0)) == pytest.approx(4.4478)
+    for value in (0.0, float("nan")):
         with pytest.raises(ValueError, match="--threshold"):
-            default_threshold(facts)
+            default_threshold(median_of(value))
 
 
 @pytest.mark.parametrize(

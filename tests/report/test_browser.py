@@ -34,7 +34,7 @@ def test_text_is_on_the_rendered_page(opened, example):
     assert "Oxygen and hydrogen on copper" in text
     assert "What was chosen and why" in text
     assert number(example.evaluation.metrics()["energy_rmse_mev_per_atom"]) in text
-    assert example.fitted.facts["data"]["sha256"] in text
+    assert example.fitted.record.data.sha256 in text
     assert "test.extxyz" in text
 
 

@@ -71,12 +71,12 @@ def test_headline_numbers(example, page):
 
 
 def test_provenance(example, page):
-    facts = example.fitted.facts
+    record = example.fitted.record
     for text in (
-        facts["backbone"]["identity"],
-        facts["data"]["sha256"],
-        facts["versions"]["torch"],
-        facts["backbone"]["licence"],
+        record.backbone.identity,
+        record.data.sha256,
+        record.versions["torch"],
+        record.backbone.licence,
     ):
         assert text in page
 
@@ -104,12 +104,6 @@ def test_backbone_without_energy(example):
     assert "energy-parity-backbone" not in html
 
 
-def test_without_a_search(example):
-    facts = {key: value for key, value in example.fitted.facts.items() if key != "search"}
-    html = without_plotly(render(replace(example.fitted, facts=facts), example.evaluation, "t"))
-    assert "No search was made" in html
-
-
 def test_energies_that_compositions_leave_open_are_said_to_be(example):
     fitted = replace(example.fitted, prior=replace(example.fitted.prior, undetermined=[[1.0, 0.0, 0.0]]))
     html = without_plotly(render(fitted, example.evaluation, "t"))
@@ -128,8 +122,8 @@ def test_no_structure_is_refused(example):
 
 
 def test_warnings_of_the_fit_are_shown(example):
-    facts = example.fitted.facts | {"warnings": [f"careful with {HOSTILE}"]}
-    html = without_plotly(render(replace(example.fitted, facts=facts), example.evaluation, "t"))
+    record = replace(example.fitted.record, warnings=(f"careful with {HOSTILE}",))
+    html = without_plotly(render(replace(example.fitted, record=record), example.evaluation, "t"))
     assert "Before you trust the numbers" in html
     assert "Careful with &lt;script&gt;" in html
 

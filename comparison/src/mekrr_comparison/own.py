@@ -71,7 +71,7 @@ class Automatic(Method):
         """See Method.fit; a cap is not looked at, because fits take seconds to minutes."""
         self.training = list({structure_hash(s.atoms): s for s in reversed(training)}.values())[::-1]
         self.potential = self._potential().fit(training)
-        self.seconds = dict(self.potential.fitted_.facts["seconds"])
+        self.seconds = dict(self.potential.fitted_.record.seconds)
 
     def predict(self, atoms: Sequence[Atoms]) -> list[Prediction]:
         """With forces and deviations."""
@@ -85,7 +85,7 @@ class Automatic(Method):
     def chosen(self) -> dict[str, Any]:
         """Hyperparameters of the fit and its leave-one-out errors."""
         fitted = self.potential.fitted_
-        loo = fitted.facts.get("leave_one_out") or {}
+        loo = fitted.record.as_json()["leave_one_out"]
         return {
             "layers": list(fitted.layers),
             "prior": fitted.prior.name,

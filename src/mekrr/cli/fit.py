@@ -119,8 +119,7 @@ def fit(
     held_out = None if validation is None else read_structures(validation, keys)
     with Stages() as stages:
         potential.fit(structures, progress=stages)
-        facts = potential.fitted_.facts
-        facts["seconds"] = {"read": seconds_read} | facts["seconds"]
+        potential.fitted_.record.seconds["read"] = seconds_read
         potential.save(output)
         found = None if held_out is None else evaluate(potential, held_out, progress=stages)
     if json:
@@ -131,44 +130,41 @@ def fit(
 
 def fit_record(potential: KernelPotential, output: Path, validation: Evaluation | None) -> dict[str, Any]:
     """The object of `mekrr fit --json`."""
-    facts = potential.fitted_.facts
-    best = facts["search"]["best"]
+    fitted = potential.fitted_
+    record = fitted.record.as_json()
+    best = record["search"]["best"]
+    own = {"ridge": fitted.ridge, "embedding": fitted.embedding}
+    kept = ("solver", "leave_one_out", "seconds", "data", "backbone", "warnings")
     return {
         "model": str(output),
-        "chosen": {name: best[name] for name in CHOSEN}
-        | {"ridge": potential.fitted_.ridge, "embedding": potential.fitted_.embedding},
-        "solver": facts["solver"],
-        "runner_up": facts["search"]["runner_up"],
-        "leave_one_out": facts["leave_one_out"],
-        "seconds": facts["seconds"],
-        "data": facts["data"],
-        "backbone": facts["backbone"],
-        "warnings": facts["warnings"],
+        "chosen": {name: best[name] for name in CHOSEN} | own,
+        "criterion": record["search"]["criterion"],
+        "runner_up": record["search"]["runner_up"],
+        **{name: record[name] for name in kept},
         "validation": None if validation is None else validation.metrics(),
     }
 
 
 def _print(potential: KernelPotential, output: Path, validation: Evaluation | None) -> None:
-    facts = potential.fitted_.facts
-    loo = facts["leave_one_out"]
-    data = facts["data"]
-    out.print(f"{data['n_structures']} structures, {data['n_atoms']} atoms, {' '.join(data['elements'])}")
-    out.print(choice_table(facts))
+    record = potential.fitted_.record
+    loo, data = record.leave_one_out, record.data
+    out.print(f"{data.n_structures} structures, {data.n_atoms} atoms, {' '.join(data.elements)}")
+    out.print(choice_table(record))
     out.print(
-        f"leave-one-out: RMSE {loo['rmse_mev_per_atom']:.3g}, MAE {loo['mae_mev_per_atom']:.3g}, "
-        f"median {loo['median_absolute_mev_per_atom']:.3g} meV/atom; worst: {loo['worst'][0]['where']} "
-        f"({loo['worst'][0]['error_mev_per_atom']:+.3g})",
+        f"leave-one-out: RMSE {loo.rmse_mev_per_atom:.3g}, MAE {loo.mae_mev_per_atom:.3g}, "
+        f"median {loo.median_absolute_mev_per_atom:.3g} meV/atom; worst: {loo.worst[0].where} "
+        f"({loo.worst[0].error_mev_per_atom:+.3g})",
         soft_wrap=True,
     )
-    if loo["forces_rmse_mev_per_angstrom"] is not None:
+    if loo.forces_rmse_mev_per_angstrom is not None:
         out.print(
-            f"leave-one-out of forces, from probes: RMSE {loo['forces_rmse_mev_per_angstrom']:.3g}, median over "
-            f"structures {loo['forces_median_mev_per_angstrom']:.3g} meV/Å",
+            f"leave-one-out of forces, from probes: RMSE {loo.forces_rmse_mev_per_angstrom:.3g}, median over "
+            f"structures {loo.forces_median_mev_per_angstrom:.3g} meV/Å",
             soft_wrap=True,
         )
-    out.print(solver_line(facts["solver"]), soft_wrap=True, highlight=False)
+    out.print(solver_line(record.solver), soft_wrap=True, highlight=False)
     if validation is not None:
         out.print(error_table(validation, f"{len(validation.structures)} validation structures"))
         out.print(calibration_line(validation.metrics()), soft_wrap=True)
-    seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in facts["seconds"].items())
+    seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in record.seconds.items())
     out.print(f"{seconds}\nwrote {output}", soft_wrap=True, highlight=False)

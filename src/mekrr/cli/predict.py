@@ -43,7 +43,7 @@ def predict(
             force_uncertainty=force_uncertainty,
             progress=stages,
         )
-    warn_of_unlike(potential.fitted_.facts, structures, predictions)
+    warn_of_unlike(potential.fitted_.record, structures, predictions)
     write_predictions(output, structures, predictions)
     if json:
         print_json(

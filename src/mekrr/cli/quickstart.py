@@ -46,7 +46,7 @@ def quickstart(
         print_json(metrics)
         return
     out.print(f"{DATASET}: fitted to {len(train)} structures, tested on {len(test)} of other trajectories")
-    out.print(choice_table(potential.fitted_.facts))
+    out.print(choice_table(potential.fitted_.record))
     out.print(error_table(found, f"{len(test)} held-out structures"))
     out.print(calibration_line(metrics), soft_wrap=True)
     names = "model.safetensors, predictions.extxyz, metrics.json, report.html"

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from mekrr.evaluation import Evaluation
+from mekrr.potential.record import Record, SolverRecord, TrialRecord
 
 
 def error_table(evaluation: Evaluation, title: str) -> Table:
@@ -45,20 +46,20 @@ def _force_calibration(m: Mapping[str, Any]) -> str:
     )
 
 
-def solver_line(solver: Mapping[str, Any]) -> str:
+def solver_line(solver: SolverRecord) -> str:
     """What was solved, and how."""
-    if solver["solver"] == "exact":
+    if solver.solver == "exact":
         return "exact solver: every training atom, energies only"
-    inducing = " ".join(f"{symbol} {n}" for symbol, n in solver["inducing_per_species"].items())
-    text = f"sparse solver: {solver['n_inducing']} inducing environments ({inducing})"
-    if not solver["forces"]:
+    inducing = " ".join(f"{symbol} {n}" for symbol, n in solver.inducing_per_species.items())
+    text = f"sparse solver: {solver.n_inducing} inducing environments ({inducing})"
+    if not solver.forces:
         return text + ", energies only"
-    text += f"; {100 * solver['probed_share']:.0f}% of the force directions probed"
-    iterations = solver["exact_forces"]
+    text += f"; {100 * solver.probed_share:.0f}% of the force directions probed"
+    iterations = solver.exact_forces
     if iterations is None:
         return text
-    count = len(iterations["residuals"])
-    return text + f", then {count} iterations to all of them ({'converged' if iterations['converged'] else 'stopped'})"
+    how = "converged" if iterations.converged else "stopped"
+    return text + f", then {len(iterations.residuals)} iterations to all of them ({how})"
 
 
 def group_table(groups: Mapping[str, Mapping[str, Any]], by: str) -> Table:
@@ -73,15 +74,15 @@ def group_table(groups: Mapping[str, Mapping[str, Any]], by: str) -> Table:
     return table
 
 
-def choice_table(facts: Mapping[str, Any]) -> Table:
+def choice_table(record: Record) -> Table:
     """What was chosen, beside the best choice with another prior or other layers."""
-    trials = [(name, facts["search"][name]) for name in ("best", "runner_up") if facts["search"][name] is not None]
-    sparse = facts["solver"]["solver"] == "sparse"
-    criterion = "leave-one-out" if sparse else facts["options"]["criterion"]
+    search = record.search
+    trials = [("best", search.best)] + ([] if search.runner_up is None else [("runner-up", search.runner_up)])
+    criterion = search.criterion or record.options.criterion
     table = Table(title=f"chosen by {criterion}", title_justify="left")
     table.add_column("")
     for name, _ in trials:
-        table.add_column(name.replace("_", "-"), overflow="fold")
+        table.add_column(name, overflow="fold")
     for head, text in _TRIAL_ROWS.items():
         table.add_row(head, *(text(trial) for _, trial in trials))
     return table
@@ -94,17 +95,17 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-_TRIAL_ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "layers": lambda trial: " ".join(trial["layers"]),
-    "prior": lambda trial: trial["prior"],
-    "species weight": lambda trial: f"{trial['species_weight']:.2f}",
-    "length scale": lambda trial: number(trial["length_scale"]),
-    "force weight, Å²": lambda trial: number(trial["force_weight"]),
-    "ridge": lambda trial: f"{trial['ridge']:.1e}",
-    "score": lambda trial: f"{trial['score']:.3f}",
-    "leave-one-out RMSE, meV/atom": lambda trial: number(trial["loo_rmse_mev_per_atom"]),
-    "leave-one-out MAE, meV/atom": lambda trial: number(trial["loo_mae_mev_per_atom"]),
-    "leave-one-out forces, meV/Å": lambda trial: number(trial["loo_forces_mev_per_angstrom"]),
+_TRIAL_ROWS: dict[str, Callable[[TrialRecord], str]] = {
+    "layers": lambda trial: " ".join(trial.layers),
+    "prior": lambda trial: trial.prior,
+    "species weight": lambda trial: f"{trial.species_weight:.2f}",
+    "length scale": lambda trial: number(trial.length_scale),
+    "force weight, Å²": lambda trial: number(trial.force_weight),
+    "ridge": lambda trial: f"{trial.ridge:.1e}",
+    "score": lambda trial: f"{trial.score:.3f}",
+    "leave-one-out RMSE, meV/atom": lambda trial: number(trial.loo_rmse_mev_per_atom),
+    "leave-one-out MAE, meV/atom": lambda trial: number(trial.loo_mae_mev_per_atom),
+    "leave-one-out forces, meV/Å": lambda trial: number(trial.loo_forces_mev_per_angstrom),
 }
 
 

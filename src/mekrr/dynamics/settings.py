@@ -1,9 +1,9 @@
 """What a run is asked to do, checked before anything is computed."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from mekrr.potential.record import Record
 
 TIMESTEP = 0.5  # fs: about 18 steps in a period of the stiffest bond, O-H
 FRICTION = 10.0  # 1/ps
@@ -66,25 +66,25 @@ def require_temperature(temperature: float) -> None:
         raise ValueError(f"the temperature must not be negative, in K; received {temperature}")
 
 
-def default_threshold(facts: Mapping[str, Any]) -> float:
+def default_threshold(record: Record) -> float:
     """The deviation of the energy, in meV/atom, past which a structure is unlike the training data.
 
     Three leave-one-out deviations of the training structures. The deviation is taken from the median of the absolute
     residuals, which a few violent training structures cannot raise.
 
     Args:
-        facts: of a fitted potential; read is facts["leave_one_out"]["median_absolute_mev_per_atom"].
+        record: of a fitted potential.
 
     Raises:
-        ValueError: when the record does not hold it.
+        ValueError: when that is zero or not a number.
     """
-    median = facts.get("leave_one_out", {}).get("median_absolute_mev_per_atom")
-    if median is None or not (math.isfinite(median) and median > 0):
+    median = record.leave_one_out.median_absolute_mev_per_atom
+    if not (math.isfinite(median) and median > 0):
         raise ValueError(
             f"the model records a median leave-one-out residual of {median} meV/atom, so no threshold follows from "
             "its training: give one, in meV/atom (--threshold)"
         )
-    return THRESHOLD_MULTIPLE * NORMAL_FROM_MEDIAN * float(median)
+    return THRESHOLD_MULTIPLE * NORMAL_FROM_MEDIAN * median
 
 
 def _require_positive(name: str, value: float, unit: str) -> None:

@@ -11,14 +11,14 @@ from mekrr.explain.explanation import Explanation
 
 def record(found: Explanation) -> dict[str, Any]:
     """Everything, in eV; atoms of a structure as lists in the order of the file."""
-    facts = found.fitted.facts
+    made = found.fitted.record
     rows = tables.structure_rows(found)
     return {
         "solver": found.fitted.model.solver,
         "prior": found.fitted.prior.name,
         "species_weight": found.fitted.species_weight,
-        "backbone": facts["backbone"]["name"],
-        "training_set_sha256": facts["data"]["sha256"],
+        "backbone": made.backbone.name,
+        "training_set_sha256": made.data.sha256,
         "n_structures": len(found.n_atoms),
         "n_atoms": len(found.species),
         "notes": tables.notes(found),

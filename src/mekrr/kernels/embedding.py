@@ -65,6 +65,6 @@ class Pooling:
         return Pooling(1.0 / all_atoms, 1.0 / own, all_atoms / own, n)
 
 
-def energy_noise(n_atoms: Float[Tensor, "structures"], embedding: str) -> Float[Tensor, "structures"]:
+def energy_noise(n_atoms: Float[Tensor, "*structures"], embedding: str) -> Float[Tensor, "*structures"]:
     """How the variance of an energy label grows with a structure: n, or n^2 where energies per atom are modelled."""
     return n_atoms.square() if embedding == "mean" else n_atoms

@@ -15,6 +15,7 @@ from mekrr.kernels import StructureKernel
 from mekrr.potential.fitted import Fitted, TrainingLabels
 from mekrr.potential.legacy import from_format_2
 from mekrr.potential.model import Model
+from mekrr.potential.record import Record
 from mekrr.prior import Prior
 from mekrr.solve import NormalEquations, RowWeights
 from mekrr.typing import Tensor
@@ -46,7 +47,7 @@ def save_fitted(fitted: Fitted, path: str | Path) -> None:
         "prior": _prior_to_json(fitted.prior),
         "baseline": None if fitted.baseline is None else _prior_to_json(fitted.baseline),
         "reference": _prior_to_json(fitted.reference),
-        "facts": fitted.facts,
+        "record": fitted.record.as_json(),
     }
     with atomic_path(path) as temporary:
         save_file(_tensors(fitted), temporary, metadata={HEADER: json.dumps(header)})
@@ -125,7 +126,7 @@ def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
         None if header["baseline"] is None else _prior_from_json(header["baseline"]),
         _prior_from_json(header["reference"]),
         tuple(header["layers"]),
-        header["facts"],
+        Record.from_json(header["record"]),
     )
 
 

@@ -16,11 +16,12 @@ from mekrr.potential.advice import label_remarks
 from mekrr.potential.fitted import Fitted, TrainingLabels
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.record import (
-    backbone_record,
-    choice_record,
-    data_record,
-    leave_one_out_record,
-    solver_record,
+    BackboneRecord,
+    DataRecord,
+    LeaveOneOutRecord,
+    Record,
+    SearchRecord,
+    SolverRecord,
     versions,
 )
 from mekrr.potential.solution import Solution, solve
@@ -146,17 +147,17 @@ def _fitted(
     best, residuals = solution.best, solution.loo_energies
     names = {best.prior, "composition", *(["backbone"] if job.backbone.has_energy else [])}
     priors = {name: data.prior(name) for name in sorted(names)}
-    facts = {
-        "options": job.options.as_dict(),
-        "solver": solver_record(solution, forces),
-        "backbone": backbone_record(job.backbone, job.options.backbone),
-        "data": data_record(job.structures, forces),
-        "leave_one_out": leave_one_out_record(residuals, job.structures, solution.loo_forces),
-        "search": choice_record(choice, best),
-        "seconds": job.watch.seconds,
-        "versions": versions(),
-        "warnings": list(remarks),
-    }
+    record = Record(
+        job.options,
+        SolverRecord.of(solution, forces),
+        BackboneRecord.of(job.backbone, job.options.backbone),
+        DataRecord.of(job.structures, forces),
+        LeaveOneOutRecord.of(residuals, job.structures, solution.loo_forces),
+        SearchRecord.of(choice, best, solution.criterion),
+        job.watch.seconds,
+        versions(),
+        tuple(remarks),
+    )
     return Fitted(
         solution.model,
         labels_of(data, residuals),
@@ -164,5 +165,5 @@ def _fitted(
         priors.get("backbone"),
         priors["composition"],
         best.layers,
-        facts,
+        record,
     )

@@ -1,13 +1,13 @@
 """What a fit leaves behind: everything that prediction, saving and the report read."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from mekrr.features import Environments, Scaler
 from mekrr.kernels import Component, KernelFunction, PointwiseKernel
 from mekrr.potential.model import Model
+from mekrr.potential.record import Record
 from mekrr.prior import Prior
 from mekrr.typing import Float, Int, Tensor
 
@@ -45,7 +45,7 @@ class Fitted:
         baseline: the backbone's energy plus shifts, whatever the prior; None when it has no energy.
         reference: mean energy per atom by composition fit, for comparison.
         layers: names.
-        facts: JSON-able record: options, backbone, data, leave-one-out errors, search, seconds, versions, warnings.
+        record: how it was made.
     """
 
     model: Model
@@ -54,7 +54,7 @@ class Fitted:
     baseline: Prior | None
     reference: Prior
     layers: tuple[str, ...]
-    facts: dict[str, Any]
+    record: Record
 
     @property
     def component(self) -> Component:

@@ -24,7 +24,7 @@ def from_format_2(tensors: dict[str, Tensor], header: dict[str, Any]) -> tuple[d
     w = header["species_weight"]
     numbers, same = header["model"], {"force_weight": 0.0, "stress_weight": 0.0, "force_amplitude": None}
     record = {"kernel": header["kernel"], "length_scale": header["length_scale"]}
-    new = header | same | {"kernel": [record | {"all_pairs": 1.0 - w, "same_species": w}]}
+    new = header | same | {"record": header["facts"]} | {"kernel": [record | {"all_pairs": 1.0 - w, "same_species": w}]}
     kept = {name: value for name, value in tensors.items() if not name.startswith("model.")}
     kept |= {f"centres.{name}": tensors[f"model.{name}"] for name in ("features", "species")}
     if header["solver"] == "sparse":

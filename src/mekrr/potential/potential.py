@@ -199,9 +199,7 @@ class KernelPotential:
             ModelFileError: when the file is truncated, not a model, or of a newer format.
         """
         fitted = load_fitted(path)
-        options = dict(fitted.facts["options"])
-        if isinstance(options["layers"], list):
-            options["layers"] = tuple(options["layers"])
+        options = vars(fitted.record.options)
         potential = cls(device=device, trust_checkpoint=trust_checkpoint, **options)
         potential.fitted_ = fitted
         return potential
@@ -227,7 +225,7 @@ def _without_duplicates(structures: Sequence[Structure]) -> list[Structure]:
 
 
 def _check_identity(backbone: Backbone, fitted: Fitted) -> None:
-    expected = fitted.facts["backbone"]["identity"]
+    expected = fitted.record.backbone.identity
     if backbone.identity != expected:
         raise ModelFileError(
             f"the potential was fitted with {expected}, but the backbone here is {backbone.identity}: features would "

@@ -1,11 +1,13 @@
-"""The record a potential carries of how it was made."""
+"""The record a potential carries of how it was made: typed, and written and read in one place."""
 
 import hashlib
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import msgspec
 import torch
 from ase.data import chemical_symbols
 
@@ -13,127 +15,312 @@ from mekrr._version import __version__
 from mekrr.backbones import Backbone
 from mekrr.data import Structure
 from mekrr.features import structure_hash
+from mekrr.potential.options import FitOptions
 from mekrr.potential.solution import Solution
+from mekrr.solve import Iterations
 from mekrr.tune import Choice, Trial
 from mekrr.typing import Float, Tensor
 
 RECORDED_PACKAGES = ("torch", "numpy", "ase", "vesin", "safetensors", "sevenn", "chgnet", "mace-torch")
+HASH_DIGITS = 16  # of the structure hashes that are kept
+WORST = 10  # structures named
 
 
-def backbone_record(backbone: Backbone, spec: str) -> dict[str, Any]:
-    """What identifies a backbone, and whom to cite."""
-    card = backbone.card
-    return {
-        "spec": spec,
-        "name": backbone.name,
-        "identity": backbone.identity,
-        "licence": card.licence,
-        "citation": card.citation,
-        "trained_on": card.trained_on,
-    }
+@dataclass(frozen=True)
+class BackboneRecord:
+    """What identifies a backbone, and whom to cite; see BackboneCard."""
+
+    spec: str
+    name: str
+    identity: str
+    licence: str
+    citation: str
+    trained_on: str
+
+    @staticmethod
+    def of(backbone: Backbone, spec: str) -> "BackboneRecord":
+        """Of a loaded network, by the name it was asked for."""
+        card = backbone.card
+        return BackboneRecord(spec, backbone.name, backbone.identity, card.licence, card.citation, card.trained_on)
 
 
-def data_record(structures: Sequence[Structure], forces: bool = False) -> dict[str, Any]:
-    """Hash and summary of a training set; `forces` says whether it was fitted to them."""
-    digest = hashlib.sha256()
-    for structure in structures:
-        digest.update(f"{structure_hash(structure.atoms)} {structure.energy!r}\n".encode())
-    sizes = [len(structure) for structure in structures]
-    return {
-        "sha256": digest.hexdigest(),
-        "n_structures": len(structures),
-        "n_atoms": sum(sizes),
-        "smallest": min(sizes),
-        "largest": max(sizes),
-        "elements": sorted({symbol for s in structures for symbol in s.atoms.get_chemical_symbols()}),
-        "n_force_components": sum(s.forces.size for s in structures if s.forces is not None) if forces else 0,
-        "n_stresses": sum(s.stress is not None for s in structures) if forces else 0,
-        "hashes": [structure_hash(s.atoms)[:16] for s in structures],
-        "sources": sorted({s.source for s in structures if s.source}),
-    }
+@dataclass(frozen=True)
+class DataRecord:
+    """Hash and summary of a training set.
 
-
-def choice_record(choice: Choice, final: Trial) -> dict[str, Any]:
-    """The search, with the whole surface for the report; `final` is the best trial as it was solved."""
-    return {
-        "best": trial_record(final),
-        "runner_up": None if choice.runner_up is None else trial_record(choice.runner_up),
-        "screening": [trial_record(trial) for trial in choice.screening],
-        "surface": [trial_record(trial, path=True) for trial in choice.trials],
-        "factorisations": choice.factorisations,
-    }
-
-
-def trial_record(trial: Trial, path: bool = False) -> dict[str, Any]:
-    """One trial at its best ridge; with its ridge path where asked."""
-    best = trial.best
-    record: dict[str, Any] = {
-        "layers": list(trial.layers),
-        "prior": trial.prior,
-        "length_scale": trial.length_scale,
-        "species_weight": trial.species_weight,
-        "ridge": trial.ridge,
-        "score": trial.score,
-        "loo_rmse_mev_per_atom": trial.loo_rmse[best],
-        "loo_mae_mev_per_atom": trial.loo_mae[best],
-        "log_evidence": trial.evidence[best] if trial.evidence else None,
-        "force_weight": trial.force_weight,
-        "loo_forces_mev_per_angstrom": trial.loo_forces[best] if trial.loo_forces else None,
-    }
-    if path:
-        record["ridges"] = list(trial.ridges)
-        record["scores"] = [round(score, 6) for score in trial.scores]
-        record["loo_rmse_path"] = [round(value, 5) for value in trial.loo_rmse]
-    return record
-
-
-def leave_one_out_record(
-    residuals: Float[Tensor, "structures"],
-    structures: Sequence[Structure],
-    forces: Float[Tensor, "structures"] | None = None,
-    worst: int = 10,
-) -> dict[str, Any]:
-    """Leave-one-out errors at the chosen hyperparameters, with the worst structures named.
-
-    Args:
-        residuals: eV.
-        structures: of the training set.
-        forces: root mean square force residual of each, eV/Angstrom; None for fits to energies.
-        worst: how many structures to name.
+    Attributes:
+        sha256: of structures and energies, in order; those of updates joined by "+".
+        n_structures: number of them.
+        n_atoms: in all.
+        smallest: atoms of the smallest structure.
+        largest: of the largest.
+        elements: symbols.
+        n_force_components: fitted to.
+        n_stresses: fitted to.
+        hashes: first digits of each structure's hash.
+        sources: files.
     """
-    per_atom = 1000 * residuals / torch.tensor([len(s) for s in structures])
-    order = per_atom.abs().argsort(descending=True)[:worst].tolist()
-    known = None if forces is None or bool(forces.isnan().all()) else forces[~forces.isnan()]
-    return {
-        "rmse_mev_per_atom": float(per_atom.square().mean().sqrt()),
-        "mae_mev_per_atom": float(per_atom.abs().mean()),
-        "median_absolute_mev_per_atom": float(per_atom.abs().median()),
-        "forces_rmse_mev_per_angstrom": None if known is None else 1000 * float(known.square().mean().sqrt()),
-        "forces_median_mev_per_angstrom": None if known is None else 1000 * float(known.median()),
-        "worst": [{"where": structures[t].where, "error_mev_per_atom": float(per_atom[t])} for t in order],
-    }
+
+    sha256: str
+    n_structures: int
+    n_atoms: int
+    smallest: int
+    largest: int
+    elements: tuple[str, ...]
+    n_force_components: int
+    n_stresses: int
+    hashes: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    @staticmethod
+    def of(structures: Sequence[Structure], forces: bool = False) -> "DataRecord":
+        """Of structures; `forces` says whether they were fitted to."""
+        digest = hashlib.sha256()
+        for structure in structures:
+            digest.update(f"{structure_hash(structure.atoms)} {structure.energy!r}\n".encode())
+        sizes = [len(structure) for structure in structures]
+        return DataRecord(
+            digest.hexdigest(),
+            len(structures),
+            sum(sizes),
+            min(sizes),
+            max(sizes),
+            tuple(sorted({symbol for s in structures for symbol in s.atoms.get_chemical_symbols()})),
+            sum(s.forces.size for s in structures if s.forces is not None) if forces else 0,
+            sum(s.stress is not None for s in structures) if forces else 0,
+            tuple(structure_hash(s.atoms)[:HASH_DIGITS] for s in structures),
+            tuple(sorted({s.source for s in structures if s.source})),
+        )
+
+    def __add__(self, other: "DataRecord") -> "DataRecord":
+        return DataRecord(
+            f"{self.sha256}+{other.sha256}",
+            self.n_structures + other.n_structures,
+            self.n_atoms + other.n_atoms,
+            min(self.smallest, other.smallest),
+            max(self.largest, other.largest),
+            tuple(sorted({*self.elements, *other.elements})),
+            self.n_force_components + other.n_force_components,
+            self.n_stresses + other.n_stresses,
+            self.hashes + other.hashes,
+            tuple(sorted({*self.sources, *other.sources})),
+        )
 
 
-def solver_record(solution: Solution, forces: bool) -> dict[str, Any]:
-    """What was solved, in which basis."""
-    model, iterations = solution.model, solution.iterations
-    if model.solver == "exact":
-        return {"solver": "exact", "forces": False}
-    species, counts = torch.unique(model.raw.species, return_counts=True)
-    return {
-        "solver": "sparse",
-        "forces": forces,
-        "n_inducing": len(model.raw.species),
-        "inducing_per_species": {
-            chemical_symbols[z]: n for z, n in zip(species.tolist(), counts.tolist(), strict=True)
-        },
-        "jitter": model.jitter,
-        "n_force_directions": model.equations.n_force_rows,
-        "probed_share": model.equations.probed_share,
-        "exact_forces": None
-        if iterations is None
-        else {"residuals": list(iterations.residuals), "converged": iterations.converged},
-    }
+@dataclass(frozen=True)
+class SolverRecord:
+    """What was solved, in which basis.
+
+    Attributes:
+        solver: "exact" or "sparse".
+        forces: whether forces and stress were fitted.
+        n_inducing: inducing environments; None where the structures are the basis.
+        inducing_per_species: by symbol.
+        jitter: on the diagonal of the basis' covariance.
+        n_force_directions: rows.
+        probed_share: of all force components.
+        exact_forces: how the iteration to all force components went; None without one.
+    """
+
+    solver: str
+    forces: bool
+    n_inducing: int | None = None
+    inducing_per_species: dict[str, int] = field(default_factory=dict)
+    jitter: float | None = None
+    n_force_directions: int = 0
+    probed_share: float = 1.0
+    exact_forces: Iterations | None = None
+
+    @staticmethod
+    def of(solution: Solution, forces: bool) -> "SolverRecord":
+        """Of a solution."""
+        model, equations = solution.model, solution.model.equations
+        if model.solver == "exact":
+            return SolverRecord("exact", False, jitter=model.jitter)
+        species, counts = torch.unique(model.raw.species, return_counts=True)
+        per_species = zip(species.tolist(), counts.tolist(), strict=True)
+        return SolverRecord(
+            "sparse",
+            forces,
+            len(model.raw.species),
+            {chemical_symbols[z]: n for z, n in per_species},
+            model.jitter,
+            equations.n_force_rows,
+            equations.probed_share,
+            solution.iterations,
+        )
+
+
+@dataclass(frozen=True)
+class Worst:
+    """A structure with a large leave-one-out error."""
+
+    where: str
+    error_mev_per_atom: float
+
+
+@dataclass(frozen=True)
+class LeaveOneOutRecord:
+    """Leave-one-out errors at the chosen hyperparameters, from probes; forces None for fits to energies."""
+
+    rmse_mev_per_atom: float
+    mae_mev_per_atom: float
+    median_absolute_mev_per_atom: float
+    forces_rmse_mev_per_angstrom: float | None
+    forces_median_mev_per_angstrom: float | None
+    worst: tuple[Worst, ...]
+
+    @staticmethod
+    def of(
+        residuals: Float[Tensor, "structures"], structures: Sequence[Structure], forces: Float[Tensor, "structures"]
+    ) -> "LeaveOneOutRecord":
+        """Of residuals.
+
+        Args:
+            residuals: eV.
+            structures: of the training set.
+            forces: root mean square force residual of each, eV/Angstrom; NaN without forces.
+        """
+        per_atom = 1000 * residuals / residuals.new_tensor([len(s) for s in structures])
+        order = per_atom.abs().argsort(descending=True)[:WORST].tolist()
+        known = 1000 * forces[~forces.isnan()]
+        return LeaveOneOutRecord(
+            float(per_atom.square().mean().sqrt()),
+            float(per_atom.abs().mean()),
+            float(per_atom.abs().median()),
+            float(known.square().mean().sqrt()) if len(known) else None,
+            float(known.median()) if len(known) else None,
+            tuple(Worst(structures[t].where, float(per_atom[t])) for t in order),
+        )
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial at its best ridge; the surface's with their ridge paths. See Trial.
+
+    Attributes:
+        score: minus the log of an error, up to a constant.
+        scores: along `ridges`.
+        loo_rmse_path: meV/atom, along `ridges`.
+    """
+
+    layers: tuple[str, ...]
+    prior: str
+    length_scale: float
+    species_weight: float
+    ridge: float
+    score: float
+    loo_rmse_mev_per_atom: float
+    loo_mae_mev_per_atom: float
+    log_evidence: float | None = None
+    force_weight: float | None = None
+    loo_forces_mev_per_angstrom: float | None = None
+    ridges: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    loo_rmse_path: tuple[float, ...] = ()
+
+    @staticmethod
+    def of(trial: Trial, path: bool = False) -> "TrialRecord":
+        """Of a trial, with its ridge path where asked."""
+        best = trial.best
+        return TrialRecord(
+            trial.layers,
+            trial.prior,
+            trial.length_scale,
+            trial.species_weight,
+            trial.ridge,
+            trial.score,
+            trial.loo_rmse[best],
+            trial.loo_mae[best],
+            trial.evidence[best] if trial.evidence else None,
+            trial.force_weight,
+            trial.loo_forces[best] if trial.loo_forces else None,
+            trial.ridges if path else (),
+            tuple(round(score, 6) for score in trial.scores) if path else (),
+            tuple(round(value, 5) for value in trial.loo_rmse) if path else (),
+        )
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """The search, with the whole surface for the report.
+
+    Attributes:
+        best: the chosen trial as it was solved, on all structures.
+        runner_up: the best trial with another prior or other layers.
+        screening: best trial of each choice of layers and prior on the screening subset.
+        surface: all trials of the finalists.
+        factorisations: number of eigendecompositions made.
+        criterion: what was maximised; empty in files older than the one search.
+    """
+
+    best: TrialRecord
+    runner_up: TrialRecord | None
+    screening: tuple[TrialRecord, ...]
+    surface: tuple[TrialRecord, ...]
+    factorisations: int
+    criterion: str = ""
+
+    @staticmethod
+    def of(choice: Choice, final: Trial, criterion: str) -> "SearchRecord":
+        """Of a choice; `final` is the best trial as it was solved."""
+        return SearchRecord(
+            TrialRecord.of(final),
+            None if choice.runner_up is None else TrialRecord.of(choice.runner_up),
+            tuple(TrialRecord.of(trial) for trial in choice.screening),
+            tuple(TrialRecord.of(trial, path=True) for trial in choice.trials),
+            choice.factorisations,
+            criterion,
+        )
+
+
+@dataclass(frozen=True)
+class UpdateRecord:
+    """Structures added later."""
+
+    n_structures: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a potential was made.
+
+    Attributes:
+        options: of the fit.
+        solver: what was solved.
+        backbone: on whose features.
+        data: fitted to.
+        leave_one_out: errors.
+        search: what was chosen, from what.
+        seconds: of the stages.
+        versions: of what the numbers depend on.
+        warnings: what the user was told.
+        updates: later additions.
+    """
+
+    options: FitOptions
+    solver: SolverRecord
+    backbone: BackboneRecord
+    data: DataRecord
+    leave_one_out: LeaveOneOutRecord
+    search: SearchRecord
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    warnings: tuple[str, ...]
+    updates: tuple[UpdateRecord, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain lists and dictionaries."""
+        return msgspec.to_builtins(self)
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> "Record":
+        """From what `as_json` gave, of this or an older version.
+
+        Raises:
+            ValueError: when something is missing or of another type; the message names it.
+        """
+        return msgspec.convert(record, Record, strict=False)
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Solving at the chosen hyperparameters on all training structures: sums over shards, one factor, calibration."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -114,6 +114,7 @@ class Solution:
         loo_forces: root mean square force residual of each structure left out, eV/Angstrom; NaN without forces.
         iterations: to the full forces; None when there were none.
         best: the trial at the final ridge.
+        criterion: by which the ridge was chosen.
         warnings: what to know.
     """
 
@@ -122,6 +123,7 @@ class Solution:
     loo_forces: Float[Tensor, "structures"]
     iterations: Iterations | None
     best: Trial
+    criterion: str
     warnings: tuple[str, ...]
 
 
@@ -147,7 +149,10 @@ def solve(
     ridges = final_ridges(best, options, floor)
     left_out = ShardResiduals(rows, weights, factor, prior.coefficients, prior.without, ridges)
     residuals = merge(map_shards(left_out, shards))
-    trial = _trial(best, data, plan, options, factor, residuals, prior.coefficients, ridges)
+    criterion = criterion_for(options.criterion, data.has_forces, plan.of_structures)
+    judged = judge(residuals, factor, prior.coefficients[None], ridges, data.noise(options.embedding))
+    at = (best.length_scale, best.species_weight, weights.force)
+    trial = make_trials(best.layers, [prior], residuals, judged, data.n_atoms, ridges, criterion, at)[0]
     r, ridge = trial.best, trial.ridge
     whitened = factor.solve(factor.equations.moments @ prior.coefficients, ridge)
     equations, iterations, messages = factor.equations, None, []
@@ -170,7 +175,7 @@ def solve(
         rows.basis.jitter,
         *_amplitudes(residuals, r),
     )
-    return Solution(model, residuals.energy[0, r], residuals.force[0, r], iterations, trial, tuple(messages))
+    return Solution(model, residuals.energy[0, r], residuals.force[0, r], iterations, trial, criterion, tuple(messages))
 
 
 def make_rows(data: TrainingSet, plan: Plan, best: Trial, options: FitOptions) -> tuple[Rows, Environments, float]:
@@ -198,25 +203,6 @@ def final_ridges(best: Trial, options: FitOptions, floor: float) -> Float[Tensor
         return torch.tensor([float(options.ridge)], dtype=torch.float64)
     kept = [ridge for ridge in best.ridges if ridge >= floor]
     return torch.tensor(kept or [max(floor, best.ridge)], dtype=torch.float64)
-
-
-def _trial(
-    best: Trial,
-    data: TrainingSet,
-    plan: Plan,
-    options: FitOptions,
-    factor: Factor,
-    residuals: Residuals,
-    prior: Float[Tensor, "columns"],
-    ridges: Float[Tensor, "ridges"],
-) -> Trial:
-    """The chosen trial on the whole set."""
-    criterion = criterion_for(options.criterion, bool(factor.equations.n_force_rows), plan.of_structures)
-    judged = judge(residuals, factor, prior[None], ridges, data.noise(options.embedding))
-    named = data.prior_columns(best.prior)
-    at = (best.length_scale, best.species_weight, best.force_weight or 0.0)
-    trial = make_trials(best.layers, [named], residuals, judged, data.n_atoms, ridges, criterion, at)[0]
-    return replace(trial, force_weight=best.force_weight)
 
 
 def _amplitudes(residuals: Residuals, r: int) -> tuple[float, float | None]:

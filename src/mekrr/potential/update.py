@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -12,13 +11,11 @@ from mekrr.features import structure_hash
 from mekrr.linalg import add_diagonal
 from mekrr.potential.fit import FitJob, labels_of, training_set
 from mekrr.potential.fitted import Fitted, TrainingLabels
-from mekrr.potential.record import data_record
+from mekrr.potential.record import HASH_DIGITS, DataRecord, Record, UpdateRecord
 from mekrr.potential.solution import Rows, ShardEquations
 from mekrr.prior import Compositions, Prior, column_coefficients, fit_prior
 from mekrr.solve import map_shards, merge
 from mekrr.typing import Float, Tensor
-
-HASH_DIGITS = 16
 
 
 def new_structures(fitted: Fitted, structures: Sequence[Structure]) -> list[Structure]:
@@ -30,9 +27,9 @@ def new_structures(fitted: Fitted, structures: Sequence[Structure]) -> list[Stru
     """
     if fitted.model.solver != "sparse":
         raise ValueError("only potentials of the sparse solver can be updated; fit again with all structures")
-    if fitted.facts["options"]["isolated_atoms"]:
+    if fitted.record.options.isolated_atoms:
         raise ValueError("a prior that isolated atoms have fixed is not fitted again; fit again with all structures")
-    known = set(fitted.facts["data"]["hashes"])
+    known = set(fitted.record.data.hashes)
     found = [s for s in structures if structure_hash(s.atoms)[:HASH_DIGITS] not in known]
     if not found:
         raise DataError(f"all {len(structures)} structures are in the training set already; there is nothing to add")
@@ -58,7 +55,7 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
         remarks: what to know, kept with the potential.
     """
     model = fitted.model
-    data = training_set(job, fitted.layers, bool(fitted.facts["solver"]["forces"]), sorted(fitted.known_species))
+    data = training_set(job, fitted.layers, fitted.record.solver.forces, sorted(fitted.known_species))
     rows = Rows(data, data.extraction, model.scaler, model.basis)
     added = merge(map_shards(ShardEquations(rows, model.weights), rows.shards()))
     equations = model.equations + added
@@ -74,7 +71,7 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
         None if fitted.baseline is None else priors[fitted.baseline.name][0],
         priors[fitted.reference.name][0],
         fitted.layers,
-        _facts(fitted, job, remarks),
+        _record(fitted, job, remarks),
     )
 
 
@@ -91,22 +88,12 @@ def _refitted(name: str, labels: TrainingLabels) -> tuple[Prior, Float[Tensor, "
     return prior, column_coefficients(design, linear.beta, compositions.elements)
 
 
-def _facts(fitted: Fitted, job: FitJob, remarks: list[str]) -> dict[str, Any]:
-    added = data_record(job.structures, bool(fitted.facts["solver"]["forces"]))
-    old = fitted.facts["data"]
-    joined = added | {
-        "sha256": f"{old['sha256']}+{added['sha256']}",
-        "smallest": min(old["smallest"], added["smallest"]),
-        "largest": max(old["largest"], added["largest"]),
-        "elements": sorted({*old["elements"], *added["elements"]}),
-        "sources": sorted({*old["sources"], *added["sources"]}),
-        "hashes": [*old["hashes"], *added["hashes"]],
-    }
-    joined |= {
-        name: old[name] + added[name] for name in ("n_structures", "n_atoms", "n_force_components", "n_stresses")
-    }
-    return fitted.facts | {
-        "data": joined,
-        "updates": [*fitted.facts.get("updates", []), {"n_structures": added["n_structures"]}],
-        "warnings": [*fitted.facts["warnings"], *remarks],
-    }
+def _record(fitted: Fitted, job: FitJob, remarks: list[str]) -> Record:
+    old = fitted.record
+    added = DataRecord.of(job.structures, old.solver.forces)
+    return replace(
+        old,
+        data=old.data + added,
+        updates=(*old.updates, UpdateRecord(added.n_structures)),
+        warnings=(*old.warnings, *remarks),
+    )

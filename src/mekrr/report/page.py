@@ -6,7 +6,7 @@ from typing import Any
 
 from mekrr.evaluation import Evaluation
 from mekrr.potential import Fitted
-from mekrr.potential.record import data_record
+from mekrr.potential.record import DataRecord
 from mekrr.report import choice, distributions, parity, surface, tables, template, words
 
 METHOD = "Transfer learning for atomistic simulations using GNNs and kernel mean embeddings, arXiv 2306.01589"
@@ -96,8 +96,8 @@ def _and_forces(rmse: float | None) -> str:
 
 def warnings_of(fitted: Fitted, evaluation: Evaluation) -> list[str]:
     """What a reader must know before trusting the numbers."""
-    warnings = [_sentence(text) for text in fitted.facts.get("warnings", [])]
-    if data_record(evaluation.structures)["sha256"] == fitted.facts["data"]["sha256"]:
+    warnings = [_sentence(text) for text in fitted.record.warnings]
+    if DataRecord.of(evaluation.structures).sha256 == fitted.record.data.sha256:
         warnings.insert(0, "These are the training structures themselves: the errors below are not errors on new data. "
                            "The leave-one-out errors are the ones to go by.")  # fmt: skip
     return [*warnings, *no_better(evaluation.metrics()), *tables.undetermined(fitted, evaluation.structures)]
@@ -153,8 +153,8 @@ def _force_section(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _search_section(fitted: Fitted, metrics: dict[str, Any]) -> dict[str, Any]:
-    search, loo = fitted.facts.get("search"), fitted.facts["leave_one_out"]
-    ratio = metrics["energy_rmse_mev_per_atom"] / max(loo["rmse_mev_per_atom"], 1e-9)
+    search, loo = fitted.record.search, fitted.record.leave_one_out
+    ratio = metrics["energy_rmse_mev_per_atom"] / max(loo.rmse_mev_per_atom, 1e-9)
     return {
         "search": search,
         "loo": loo,
@@ -163,9 +163,9 @@ def _search_section(fitted: Fitted, metrics: dict[str, Any]) -> dict[str, Any]:
         "test_over_loo": ratio,
         "far_worse": FAR_WORSE,
         "criterion_meaning": choice.criterion_meaning(fitted),
-        "maps": surface.score_maps(search) if search else [],
-        "ridge_paths": surface.ridge_paths(search) if search else [],
-        "screening": choice.screening(search) if search else None,
+        "maps": surface.score_maps(search),
+        "ridge_paths": surface.ridge_paths(search),
+        "screening": choice.screening(search),
     }
 
 
@@ -182,7 +182,7 @@ def _provenance(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "timings": tables.timing_rows(fitted),
         "prior_rows": tables.prior_rows(fitted),
-        "evaluation_hash": data_record(evaluation.structures)["sha256"],
+        "evaluation_hash": DataRecord.of(evaluation.structures).sha256,
         "method": METHOD,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }

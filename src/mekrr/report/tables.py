@@ -146,9 +146,9 @@ def worst_by_forces(rows: Sequence[StructureRow]) -> list[StructureRow]:
 
 def loo_worst(fitted: Fitted) -> list[tuple[str, float]]:
     """Training structures with the largest leave-one-out errors, predicted minus DFT in meV/atom."""
-    rows = fitted.facts["leave_one_out"]["worst"]
-    names = short_names(fitted.facts["data"]["sources"])
-    return [(_shortened(row["where"], names), -row["error_mev_per_atom"]) for row in rows]
+    rows = fitted.record.leave_one_out.worst
+    names = short_names(fitted.record.data.sources)
+    return [(_shortened(row.where, names), -row.error_mev_per_atom) for row in rows]
 
 
 def _shortened(where: str, names: Mapping[str, str]) -> str:
@@ -160,24 +160,24 @@ def _shortened(where: str, names: Mapping[str, str]) -> str:
 
 def training_facts(fitted: Fitted) -> dict[str, str]:
     """The training set in words; geometries are not kept in a model, labels and compositions are."""
-    data = fitted.facts["data"]
+    data = fitted.record.data
     formulas = _formulas_of(fitted)
     residuals = _per_atom_residuals(fitted)
     return {
-        "Structures": count(data["n_structures"]),
-        "Atoms": count(data["n_atoms"]),
-        "Atoms a structure": _range(data["smallest"], data["largest"]),
+        "Structures": count(data.n_structures),
+        "Atoms": count(data.n_atoms),
+        "Atoms a structure": _range(data.smallest, data.largest),
         "Elements": _elements(fitted.labels.species.numpy()),
         "Compositions": _formulas(formulas),
         "Energy spread about the composition fit": f"{number(1000 * _rms(residuals))} meV/atom",
         "Forces": _training_forces(fitted),
-        "Files": listed(data["sources"]),
+        "Files": listed(data.sources),
     }
 
 
 def _training_forces(fitted: Fitted) -> str:
     """Whether the fit used them, in words."""
-    components = fitted.facts["data"].get("n_force_components")
+    components = fitted.record.data.n_force_components
     return "not used by this fit" if not components else plural(components, "component")
 
 
@@ -254,7 +254,7 @@ STAGES = {
 
 def timing_rows(fitted: Fitted) -> list[tuple[str, str, float]]:
     """Stage, seconds and share of the whole."""
-    spent: Mapping[str, float] = fitted.facts.get("seconds") or {}
+    spent: Mapping[str, float] = fitted.record.seconds
     total = sum(spent.values()) or 1.0
     return [(STAGES.get(name, name), seconds(value), value / total) for name, value in spent.items()]
 
