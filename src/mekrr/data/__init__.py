@@ -1,6 +1,6 @@
 """Labelled structures: readers, validation, splits and the registry of data sets."""
 
-from mekrr.data.composition import (
+from mekrr.data.checking.composition import (
     CompositionReference,
     composition_matrix,
     fit_composition_reference,
@@ -8,14 +8,14 @@ from mekrr.data.composition import (
     isolated_atom_energies,
     outside_row_space,
 )
-from mekrr.data.duplicates import duplicate_groups
-from mekrr.data.labels import LabelKeys, as_structures, from_ase
-from mekrr.data.readers import read_structures
+from mekrr.data.checking.duplicates import duplicate_groups
+from mekrr.data.checking.splits import Split, split
+from mekrr.data.checking.summary import DatasetSummary, inspect_report, summary
+from mekrr.data.checking.validation import Issue, raise_on_errors, validate
+from mekrr.data.reading.labels import LabelKeys, as_structures, from_ase
+from mekrr.data.reading.readers import read_structures
+from mekrr.data.reading.structure import Structure
 from mekrr.data.registry import DatasetEntry, datasets, fetch, load_dataset
-from mekrr.data.splits import Split, split
-from mekrr.data.structure import Structure
-from mekrr.data.summary import DatasetSummary, inspect_report, summary
-from mekrr.data.validation import Issue, raise_on_errors, validate
 
 __all__ = [
     "CompositionReference",

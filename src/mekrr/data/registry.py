@@ -10,9 +10,9 @@ from pathlib import Path
 
 import platformdirs
 
-from mekrr.data.labels import LabelKeys
-from mekrr.data.readers import read_structures
-from mekrr.data.structure import Structure
+from mekrr.data.reading.labels import LabelKeys
+from mekrr.data.reading.readers import read_structures
+from mekrr.data.reading.structure import Structure
 from mekrr.errors import DataError
 
 

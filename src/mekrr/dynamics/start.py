@@ -9,7 +9,7 @@ from ase import Atoms, units
 from ase.md.velocitydistribution import Stationary
 
 from mekrr.data import read_structures
-from mekrr.data.xyz import iter_xyz
+from mekrr.data.reading.xyz import iter_xyz
 from mekrr.errors import DataError
 
 KEPT_ARRAYS = {"numbers", "positions", "momenta", "masses", "tags", "initial_magmoms", "initial_charges"}

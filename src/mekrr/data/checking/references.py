@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mekrr.data.composition import composition_matrix, fit_composition_reference, is_isolated_atom
-from mekrr.data.structure import Structure
+from mekrr.data.checking.composition import composition_matrix, fit_composition_reference, is_isolated_atom
+from mekrr.data.reading.structure import Structure
 from mekrr.typing import Float, ndarray
 
 SAME_FORMULA_GAP = 0.5

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekrr.data import Structure, from_ase
-from mekrr.data.duplicates import duplicate_groups, have_equal_labels
+from mekrr.data.checking.duplicates import duplicate_groups, have_equal_labels
 
 
 @settings(max_examples=20, deadline=None)

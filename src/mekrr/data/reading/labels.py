@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mekrr.data.structure import Structure
-from mekrr.data.units import energy_factor, force_factor, length_factor, stress_factor
+from mekrr.data.reading.structure import Structure
+from mekrr.data.reading.units import energy_factor, force_factor, length_factor, stress_factor
 from mekrr.errors import DataError
 
 ENERGY_KEYS = (

@@ -2,7 +2,7 @@ import numpy as np
 from ase import Atoms
 
 from mekrr.data import Structure
-from mekrr.data.trajectories import consecutive_steps
+from mekrr.data.checking.trajectories import consecutive_steps
 
 STIFFNESS = 5.0  # eV/Angstrom^2
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import chemical_symbols
 
-from mekrr.data.labels import keys_beside_labels
-from mekrr.data.structure import Structure
+from mekrr.data.reading.labels import keys_beside_labels
+from mekrr.data.reading.structure import Structure
 
 
 @dataclass(frozen=True)

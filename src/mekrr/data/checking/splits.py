@@ -8,9 +8,9 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from mekrr.data.duplicates import duplicate_groups
-from mekrr.data.labels import keys_beside_labels
-from mekrr.data.structure import Structure
+from mekrr.data.checking.duplicates import duplicate_groups
+from mekrr.data.reading.labels import keys_beside_labels
+from mekrr.data.reading.structure import Structure
 from mekrr.errors import DataError
 from mekrr.typing import Int, ndarray
 

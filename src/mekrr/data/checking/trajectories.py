@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import units
 
-from mekrr.data.structure import Structure
+from mekrr.data.reading.structure import Structure
 from mekrr.typing import Float, Int, ndarray
 
 SMALL_STEP = 0.5

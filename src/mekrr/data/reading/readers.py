@@ -9,11 +9,11 @@ import ase.io
 from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, open_with_compression, string2index
 
-from mekrr.data.databases import iter_db, iter_json, iter_lmdb
-from mekrr.data.labels import LabelKeys, from_ase, keys_beside_labels
-from mekrr.data.structure import Structure
-from mekrr.data.vasp import iter_outcar, iter_vasprun
-from mekrr.data.xyz import iter_xyz, reason
+from mekrr.data.reading.databases import iter_db, iter_json, iter_lmdb
+from mekrr.data.reading.labels import LabelKeys, from_ase, keys_beside_labels
+from mekrr.data.reading.structure import Structure
+from mekrr.data.reading.vasp import iter_outcar, iter_vasprun
+from mekrr.data.reading.xyz import iter_xyz, reason
 from mekrr.errors import DataError
 
 _COMPRESSIONS = (".gz", ".bz2", ".xz")

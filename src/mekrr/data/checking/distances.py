@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from vesin import NeighborList
 
-from mekrr.data.structure import Structure
+from mekrr.data.reading.structure import Structure
 
 REACH = 3.5
 """Angstrom: longer distances are not looked for."""

@@ -7,7 +7,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
-from mekrr.data.structure import Structure
+from mekrr.data.reading.structure import Structure
 from mekrr.errors import DataError
 from mekrr.typing import Bool, Float, ndarray
 

@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-from mekrr.data.distances import too_short
-from mekrr.data.duplicates import duplicate_groups, have_equal_labels
-from mekrr.data.labels import FOUND
-from mekrr.data.references import mixed_references
-from mekrr.data.soundness import SOUND, Rule, no_energy, unknown_elements
-from mekrr.data.structure import Structure
-from mekrr.data.trajectories import consecutive_steps, contradiction
+from mekrr.data.checking.distances import too_short
+from mekrr.data.checking.duplicates import duplicate_groups, have_equal_labels
+from mekrr.data.checking.references import mixed_references
+from mekrr.data.checking.soundness import SOUND, Rule, no_energy, unknown_elements
+from mekrr.data.checking.trajectories import consecutive_steps, contradiction
+from mekrr.data.reading.labels import FOUND
+from mekrr.data.reading.structure import Structure
 from mekrr.errors import DataError
 
 NET_FORCE = 0.01

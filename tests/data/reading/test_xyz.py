@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekrr.data import read_structures
-from mekrr.data.xyz import iter_xyz
+from mekrr.data.reading.xyz import iter_xyz
 from mekrr.errors import DataError
 
 WATER = "3\nenergy=-1\nO 0.000 0.000 0.119\nH 0.000 0.763 -0.477\nH 0.000 -0.763 -0.477"

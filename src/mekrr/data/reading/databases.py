@@ -9,7 +9,7 @@ import ase.db
 from ase import Atoms
 from ase.db.row import AtomsRow
 
-from mekrr.data.lmdb import iter_lmdb_rows
+from mekrr.data.reading.lmdb import iter_lmdb_rows
 from mekrr.errors import DataError
 
 

@@ -9,7 +9,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from mekrr.data.structure import Structure
+from mekrr.data.reading.structure import Structure
 from mekrr.typing import Int, ndarray
 
 TOLERANCE = 2e-5

@@ -1,7 +1,7 @@
 import ase.units
 import pytest
 
-from mekrr.data.units import energy_factor, force_factor, length_factor, stress_factor
+from mekrr.data.reading.units import energy_factor, force_factor, length_factor, stress_factor
 from mekrr.errors import DataError
 
 

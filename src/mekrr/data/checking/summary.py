@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from mekrr.data.composition import is_isolated_atom
-from mekrr.data.distances import shortest_by_pair
-from mekrr.data.duplicates import duplicate_groups
-from mekrr.data.labels import FOUND
-from mekrr.data.references import composition_residuals
-from mekrr.data.soundness import is_sound
-from mekrr.data.structure import Structure
-from mekrr.data.validation import Issue, validate
+from mekrr.data.checking.composition import is_isolated_atom
+from mekrr.data.checking.distances import shortest_by_pair
+from mekrr.data.checking.duplicates import duplicate_groups
+from mekrr.data.checking.references import composition_residuals
+from mekrr.data.checking.soundness import is_sound
+from mekrr.data.checking.validation import Issue, validate
+from mekrr.data.reading.labels import FOUND
+from mekrr.data.reading.structure import Structure
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From files to `Structure`s: formats, where labels are found, units."""
