@@ -15,7 +15,7 @@ from mekrr.features import batches, structure_hash
 from mekrr.features.extraction import BATCH_ATOMS
 from mekrr.graph import build_batch
 from mekrr.potential.advice import MekrrWarning, check_elements
-from mekrr.potential.archive import load_fitted, save_fitted
+from mekrr.potential.archive import load_fitted, pack, save_fitted, unpack
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.fitting import FitJob, fit_exact, fit_sparse, solver_of
 from mekrr.potential.options import FitOptions
@@ -57,6 +57,18 @@ class KernelPotential:
         self.device = device
         self.trust_checkpoint = trust_checkpoint
         self._backbone: Backbone | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the network, which is loaded again when needed; the fit as in the model file."""
+        state = vars(self) | {"_backbone": None}
+        if "fitted_" in state:
+            state["fitted_"] = pack(state["fitted_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if "fitted_" in state:
+            self.fitted_ = unpack(*state["fitted_"])
 
     @property
     def backbone(self) -> Backbone:
