@@ -42,3 +42,8 @@ def write_often(folder, key, value):
     cache = FeatureCache(folder)
     for _ in range(40):
         cache.write(key, {"features": torch.full((400, 30), float(value))})
+
+
+def energy_and_forces(atoms):
+    """By its calculator; here, because a spawned process must be able to import it."""
+    return atoms.get_potential_energy(), atoms.get_forces()

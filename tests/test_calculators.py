@@ -1,13 +1,19 @@
+import copy
+import multiprocessing
+
 import numpy as np
 import pytest
 from ase import units
+from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from mekrr import Calculator
+from support import energy_and_forces
 
 pytest.importorskip("sevenn")
 
@@ -62,5 +68,63 @@ def test_stress_of_a_molecule_is_refused(potential, alloys):
     atoms.cell = None
     atoms.calc = Calculator(potential)
     assert np.isfinite(atoms.get_potential_energy())
+    atoms.calc.calculate(atoms, ["energy", "forces", "stress"])
+    assert np.isfinite(atoms.calc.results["forces"]).all()
     with pytest.raises(PropertyNotImplementedError, match="three lattice vectors"):
         atoms.get_stress()
+    assert atoms.calc.get_property("stress", atoms, allow_calculation=False) is None
+    assert np.isfinite(atoms.get_forces()).all()
+
+
+def test_it_goes_to_other_processes_with_the_atoms(potential, alloys):
+    frames = [atoms.copy() for atoms in alloys[30:33]]
+    calculator = Calculator(potential, uncertainty=True)
+    for atoms in frames:
+        atoms.calc = calculator
+    expected = [energy_and_forces(atoms) for atoms in frames]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.map(energy_and_forces, frames)
+    for (energy, forces), (energy_there, forces_there) in zip(expected, found, strict=True):
+        assert energy == energy_there
+        assert np.array_equal(forces, forces_there)
+
+
+def test_a_copy_has_its_own_state(potential, alloys):
+    atoms = alloys[30].copy()
+    atoms.calc = Calculator(potential, uncertainty=True)
+    energy = atoms.get_potential_energy()
+    moved = copy.deepcopy(atoms)
+    moved.positions[0] += 0.3
+    moved.calc = copy.deepcopy(atoms.calc)
+    assert moved.get_potential_energy() != energy
+    assert atoms.get_potential_energy() == energy
+    assert moved.calc.results["energy_std"] != atoms.calc.results["energy_std"]
+
+
+def test_a_single_point_calculator_takes_the_results(potential, alloys):
+    atoms = alloys[30].copy()
+    atoms.calc = Calculator(potential, uncertainty=True)
+    energy, stress = atoms.get_potential_energy(), atoms.get_stress()
+    results = atoms.calc.results
+    kept = atoms.copy()
+    kept.calc = SinglePointCalculator(kept, **results)
+    assert kept.get_potential_energy() == energy
+    np.testing.assert_array_equal(kept.get_stress(), stress)
+    assert results["energy_std"] == results.get("energy_std") == atoms.calc.get_property("energy_std", atoms) > 0
+    assert "energy_std" in results
+    assert results.get("dipole") is None
+
+
+def test_dynamics_of_a_molecule_write_frames_without_stress(potential, tmp_path):
+    """ASE's writers ask for everything that is there."""
+    from ase.io import read
+    from ase.io.trajectory import Trajectory
+
+    atoms = molecule("H2O")
+    atoms.numbers[:] = 29
+    atoms.positions *= 2.5
+    atoms.calc = Calculator(potential)
+    dynamics = VelocityVerlet(atoms, 1.0 * units.fs)
+    dynamics.attach(Trajectory(tmp_path / "run.traj", "w", atoms).write)
+    dynamics.run(2)
+    assert [sorted(a.calc.results) for a in read(tmp_path / "run.traj", ":")] == [["energy", "forces"]] * 3

@@ -1,5 +1,6 @@
 """An ASE calculator: relaxations and molecular dynamics with a fitted potential."""
 
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,40 @@ from mekrr.potential.prediction import predictions_of
 DEFAULT_SKIN = 0.5  # Angstrom
 
 
+class Results(dict[str, Any]):
+    """ASE's results, and beside them what ASE has no name for: it is looked up alike, but not among the items.
+
+    `SinglePointCalculator(atoms, **calc.results)` refuses names that are not ASE's own, so `energy_std` is no item.
+
+    Args:
+        results: under ASE's names.
+        beside: under others.
+    """
+
+    def __init__(self, results: dict[str, Any], beside: dict[str, Any]) -> None:
+        super().__init__(results)
+        self.beside = beside
+
+    def __missing__(self, name: str) -> Any:
+        return self.beside[name]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.beside
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value under either kind of name."""
+        return self[name] if name in self else default  # noqa: SIM401 (this is that method)
+
+
 class Calculator(AseCalculator):
     """Energy, forces, stress, atomic energies and the energy's deviation from one pass.
 
     The energy is the one the training labels had; `free_energy` is the same number, so that its gradient are the forces
-    for every ASE optimiser. `results["energy_std"]` is there when `uncertainty` is True.
+    for every ASE optimiser. `results["energy_std"]` is there when `uncertainty` is True; it is no item of `results`, so
+    that `SinglePointCalculator(atoms, **calc.results)` holds what ASE knows.
+
+    Threads may share a calculator or its potential: `get_property` is done by one thread at a time. It can be pickled
+    and copied; the potential travels with it, the network is loaded again where it arrives.
 
     Args:
         potential: a fitted potential, or the path of a model file.
@@ -33,6 +63,7 @@ class Calculator(AseCalculator):
     Raises:
         FileNotFoundError, ModelFileError: see KernelPotential.load.
         DataError: on calculation, for elements the potential cannot treat.
+        PropertyNotImplementedError: when the stress alone is asked for and there are no three lattice vectors.
     """
 
     implemented_properties = [  # noqa: RUF012 (ASE declares it so)
@@ -58,6 +89,7 @@ class Calculator(AseCalculator):
             potential = KernelPotential.load(potential, device, trust_checkpoint)
         self.potential = potential
         self.uncertainty = uncertainty
+        self.skin = skin
         backbone = potential.backbone
         if backbone.max_neighbours is not None:
             warnings.warn(
@@ -66,8 +98,27 @@ class Calculator(AseCalculator):
                 MekrrWarning,
                 stacklevel=2,
             )
-        self._graph = SkinnedGraph(backbone.cutoff, skin, backbone.max_neighbours)
+        self._make_own()
+
+    def _make_own(self) -> None:
+        """What belongs to this object in this process."""
+        self._lock = threading.RLock()
+        backbone = self.potential.backbone
+        self._graph = SkinnedGraph(backbone.cutoff, self.skin, backbone.max_neighbours)
         self._checked: bytes = b""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock and the neighbour list."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_graph", "_checked")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._make_own()
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """See ASE. One thread at a time: between checking the atoms and reading the results nothing may change."""
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
@@ -81,15 +132,15 @@ class Calculator(AseCalculator):
         fitted, graph = potential.fitted_, self._graph.batch(self.atoms)
         evaluated = evaluate_graph(fitted, potential.backbone, graph, Wanted(energy_std=deviation))
         (found,) = predictions_of(evaluated, atomic=fitted.embedding == "sum")
-        self.results = {"energy": found.energy, "free_energy": found.energy, "forces": found.forces}
+        results: dict[str, Any] = {"energy": found.energy, "free_energy": found.energy, "forces": found.forces}
         if found.stress is not None:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
-        elif "stress" in (properties or ()):
-            raise PropertyNotImplementedError("stress needs a structure with three lattice vectors")
+            results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
         if found.atomic_energies is not None:
-            self.results["energies"] = found.atomic_energies
-        if found.energy_std is not None:
-            self.results["energy_std"] = found.energy_std
+            results["energies"] = found.atomic_energies
+        self.results = Results(results, {} if found.energy_std is None else {"energy_std": found.energy_std})
+        # Programs ask for all they know at once; a molecule has no stress, and its energy and forces are there.
+        if found.stress is None and list(properties or ()) == ["stress"]:
+            raise PropertyNotImplementedError("stress needs a structure with three lattice vectors")
 
     def _check_species(self, atoms: Atoms) -> None:
         """Once for each composition, not at each step."""

@@ -1,4 +1,5 @@
 from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import units

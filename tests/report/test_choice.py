@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-
 from mekrr.potential.record import SearchRecord, TrialRecord
 from mekrr.report.choice import choice_rows, is_close, screening, verdict
 from mekrr.report.surface import best_by, ridge_paths, score_maps

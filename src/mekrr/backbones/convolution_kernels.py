@@ -18,6 +18,7 @@ where the factors w x and w_r x are the same for all directions: many directions
 import torch
 
 from mekrr.backbones.convolution import Block, Convolution, Group, Path
+from mekrr.backbones.process_state import forward_product
 from mekrr.typing import Float, Tensor
 
 
@@ -105,7 +106,7 @@ def _hidden_and_slopes(
     convolution: Convolution, lengths: Float[Tensor, "edges"]
 ) -> tuple[Float[Tensor, "edges hidden"], Float[Tensor, "edges hidden"]]:
     """What the filters are made of, and its derivative in the distance."""
-    values, slopes, *_ = torch.func.jvp(convolution.hidden, (lengths,), (torch.ones_like(lengths),))
+    values, slopes, *_ = forward_product(convolution.hidden, (lengths,), (torch.ones_like(lengths),))
     return values, slopes
 
 

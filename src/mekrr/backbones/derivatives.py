@@ -5,12 +5,14 @@ sums over edges, without automatic differentiation through positions or cells.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from mekrr.backbones.base import Backbone
+from mekrr.backbones.process_state import deterministic, forward_product
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
 
@@ -75,16 +77,9 @@ def edge_gradient(
     The gather of neighbours has a scatter as its derivative, which several threads add up in any order unless torch is
     told to be deterministic; the setting is restored afterwards.
     """
-    before, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    try:
-        if edge_vectors.device.type == "cpu":
-            torch.use_deterministic_algorithms(True, warn_only=True)
+    scope = deterministic() if edge_vectors.device.type == "cpu" else nullcontext()
+    with scope:
         return torch.autograd.grad(list(outputs), edge_vectors, list(seeds), retain_graph=keep_graph)[0]
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def pull_back(graph: GraphBatch, edge_gradient: Float[Tensor, "edges 3"]) -> PulledBack:
@@ -199,7 +194,7 @@ def _forward_products(network: Network, point: Tensor, moves: Tensor, chunk: int
     """Values and products J move by forward mode; a chunk shares one evaluation of the values."""
 
     def product(move: Tensor) -> Values:
-        values, tangents, *_ = torch.func.jvp(network, (point,), (move,))
+        values, tangents, *_ = forward_product(network, (point,), (move,))
         return values, tangents
 
     with torch.no_grad():

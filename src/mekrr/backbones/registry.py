@@ -1,6 +1,7 @@
 """Backbones by name, found through entry points and imported when asked for."""
 
 import difflib
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -14,6 +15,8 @@ from mekrr.backbones.weights import require_file
 from mekrr.errors import BackboneUnavailableError
 
 _GROUP = "mekrr.backbones"
+# Packages of networks change settings of the process while they load, e3nn its use of TorchScript.
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def load_backbone(
         path = str(Path(path).expanduser().resolve())
         require_file(Path(path))
         modified = Path(path).stat().st_mtime_ns
-    return _load(entry, path, modified, resolve_device(device), dtype, trust_checkpoint)
+    with _loading:
+        return _load(entry, path, modified, resolve_device(device), dtype, trust_checkpoint)
 
 
 def fetch_backbone(name: str, progress: Progress | None = None) -> Path:

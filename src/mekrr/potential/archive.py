@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 
 from mekrr.errors import ModelFileError
 from mekrr.features import Environments, Scaler
@@ -30,8 +30,23 @@ def save_fitted(fitted: Fitted, path: str | Path) -> None:
     Raises:
         OSError: when the file cannot be written.
     """
+    with atomic_path(path) as temporary:
+        save_file(_tensors(fitted), temporary, metadata={HEADER: json.dumps(_header(fitted))})
+
+
+def pack(fitted: Fitted) -> tuple[bytes, str]:
+    """A potential as bytes and text, for `unpack`: what the model file holds."""
+    return save(_tensors(fitted)), json.dumps(_header(fitted))
+
+
+def unpack(tensors: bytes, header: str) -> Fitted:
+    """The potential that `pack` was given."""
+    return _fitted(load(tensors), json.loads(header))
+
+
+def _header(fitted: Fitted) -> dict[str, Any]:
     model = fitted.model
-    header = {
+    return {
         "format_version": FORMAT_VERSION,
         "layers": list(fitted.layers),
         "solver": model.solver,
@@ -49,8 +64,6 @@ def save_fitted(fitted: Fitted, path: str | Path) -> None:
         "reference": _prior_to_json(fitted.reference),
         "record": fitted.record.as_json(),
     }
-    with atomic_path(path) as temporary:
-        save_file(_tensors(fitted), temporary, metadata={HEADER: json.dumps(header)})
 
 
 def load_fitted(path: str | Path) -> Fitted:

@@ -14,7 +14,7 @@ from mekrr.errors import DataError, ModelFileError
 from mekrr.features import BATCH_ATOMS, batches, structure_hash
 from mekrr.graph import build_batch
 from mekrr.potential.advice import MekrrWarning, check_elements
-from mekrr.potential.archive import load_fitted, save_fitted
+from mekrr.potential.archive import load_fitted, pack, save_fitted, unpack
 from mekrr.potential.evaluate import Wanted, evaluate_graph
 from mekrr.potential.fit import FitJob, run_fit, solver_of
 from mekrr.potential.fitted import Fitted
@@ -57,6 +57,18 @@ class KernelPotential:
         self.device = device
         self.trust_checkpoint = trust_checkpoint
         self._backbone: Backbone | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the network, which is loaded again when needed; the fit as in the model file."""
+        state = vars(self) | {"_backbone": None}
+        if "fitted_" in state:
+            state["fitted_"] = pack(state["fitted_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if "fitted_" in state:
+            self.fitted_ = unpack(*state["fitted_"])
 
     @property
     def backbone(self) -> Backbone:

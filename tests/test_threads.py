@@ -1,0 +1,109 @@
+"""Threads against one after another: PyTorch keeps forward-mode levels once for the whole process."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from ase.mep import NEB
+
+from mekrr import Calculator, KernelPotential
+from mekrr.backbones.derivatives import directional_derivatives
+from mekrr.backbones.process_state import deterministic
+from mekrr.graph import build_batch
+
+pytest.importorskip("sevenn")
+
+THREADS = 8
+ROUNDS = 3
+
+
+def at_once(work, items):
+    """What `work` gives for each item when eight threads do it together, several times over."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [list(pool.map(work, items)) for _ in range(ROUNDS)]
+
+
+def numbers(potential, atoms):
+    """Everything a pass gives, as one array."""
+    (found,) = potential.predict([atoms], uncertainty=True, force_uncertainty=True)
+    parts = (found.forces, found.stress, found.atomic_energies, found.forces_std)
+    return np.concatenate([[found.energy, found.energy_std], *(part.ravel() for part in parts)])
+
+
+@pytest.fixture(scope="module", params=["shared", "one each"])
+def potentials(request, potential, tmp_path_factory):
+    """A potential a thread: the same one, or one each from a file."""
+    if request.param == "shared":
+        return [potential] * THREADS
+    path = tmp_path_factory.mktemp("threads") / "m.safetensors"
+    potential.save(path)
+    return [KernelPotential.load(path) for _ in range(THREADS)]
+
+
+def test_predictions_have_the_bits_of_one_thread(potentials, alloys):
+    jobs = list(zip(potentials, alloys[20 : 20 + THREADS], strict=True))
+    alone = [numbers(*job) for job in jobs]
+    for together in at_once(lambda job: numbers(*job), jobs):
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_forward_and_reverse_mode_at_once(potential, alloys):
+    """Half of the threads take directional derivatives of features, as a fit does, the others forces."""
+    backbone = potential.backbone
+
+    def work(k):
+        if k % 2:
+            return numbers(potential, alloys[20 + k])
+        graph = build_batch([alloys[20 + k]], backbone.cutoff)
+        directions = torch.ones(2, len(alloys[20 + k]), 3, dtype=torch.float64).cumsum(1)
+        return directional_derivatives(backbone, graph, directions).numpy()
+
+    alone = [work(k) for k in range(THREADS)]
+    for together in at_once(work, range(THREADS)):
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_threads_that_share_a_calculator(potential, alloys):
+    calculator = Calculator(potential, uncertainty=True)
+
+    def walk(atoms):
+        atoms = atoms.copy()
+        atoms.calc = calculator
+        found = []
+        for _ in range(3):
+            atoms.positions[0, 0] += 0.01
+            found.append([atoms.get_potential_energy(), *atoms.get_forces().ravel()])
+        return found
+
+    frames = alloys[20 : 20 + THREADS]
+    alone = [walk(atoms) for atoms in frames]
+    for together in at_once(walk, frames):
+        assert together == alone
+
+
+def test_a_band_of_images_in_parallel(potential, alloys):
+    def band(parallel):
+        images = [alloys[30].copy() for _ in range(6)]
+        images[-1].positions[0] += 0.4
+        neb = NEB(images, parallel=parallel, method="improvedtangent")
+        neb.interpolate()
+        for image in images:
+            image.calc = Calculator(potential)
+        return neb.get_forces(), neb.energies
+
+    for one, other in zip(band(False), band(True), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_determinism_is_restored_by_the_last_that_leaves():
+    before = torch.are_deterministic_algorithms_enabled()
+    first, second = deterministic(), deterministic()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.are_deterministic_algorithms_enabled()
+    second.__exit__(None, None, None)
+    assert torch.are_deterministic_algorithms_enabled() == before
