@@ -61,7 +61,7 @@ def test_a_statement_in_a_module_on_the_way_changes_it(cell, copy, package, modu
 
 def test_a_module_that_no_result_passes_through_does_not(cell, copy):
     before = digest(cell.modules(), copy)
-    others = [*(copy["mekrr"] / "explain").rglob("*.py"), *(copy["mekrr"] / "cli").rglob("*.py")]
+    others = [*(copy["mekrr"] / "pages").rglob("*.py"), *(copy["mekrr"] / "cli").rglob("*.py")]
     others += [copy["mekrr"] / "backbones/chgnet.py", copy["mekrr_comparison"] / "page.py"]
     others += [copy["mekrr_comparison"] / "peers/gap.py"]
     assert len(others) > 20

@@ -5,20 +5,21 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
-from mekrr.explain import tables
-from mekrr.explain.explanation import Explanation
+from mekrr.pages.explain import tables
+from mekrr.pages.explain.explanation import Explanation
+from mekrr.pages.recorded import Recorded
 
 
 def record(found: Explanation) -> dict[str, Any]:
     """Everything, in eV; atoms of a structure as lists in the order of the file."""
-    facts = found.fitted.facts
+    recorded = Recorded(found.fitted)
     rows = tables.structure_rows(found)
     return {
         "solver": found.fitted.model.solver,
         "prior": found.fitted.prior.name,
         "species_weight": found.fitted.species_weight,
-        "backbone": facts["backbone"]["name"],
-        "training_set_sha256": facts["data"]["sha256"],
+        "backbone": recorded.backbone["name"],
+        "training_set_sha256": recorded.data["sha256"],
         "n_structures": len(found.n_atoms),
         "n_atoms": len(found.species),
         "notes": tables.notes(found),

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mekrr.pages.recorded import Recorded
+from mekrr.pages.report.surface import best_by
+from mekrr.pages.words import layer_names, listed, number, plural, power
 from mekrr.potential import AUTO, FitOptions, Fitted
 from mekrr.potential.sparse import SparseModel
 from mekrr.prior import NEEDS_BACKBONE
-from mekrr.report.surface import best_by
-from mekrr.report.words import layer_names, listed, number, plural, power
 
 Record = Mapping[str, Any]
 
@@ -51,7 +52,7 @@ class ChoiceRow:
 
 def choice_rows(fitted: Fitted) -> list[ChoiceRow]:
     """All hyperparameters of a fit."""
-    options = fitted.facts["options"]
+    options = Recorded(fitted).options
     trials = _trials(fitted)
     among = {}
     if trials:
@@ -90,21 +91,21 @@ def criterion_meaning(fitted: Fitted) -> str:
     """What the score that was maximised means."""
     if fitted.model.solver == "sparse":
         return SPARSE_MEANING
-    return CRITERION_MEANINGS.get(fitted.facts["options"]["criterion"], "")
+    return CRITERION_MEANINGS.get(Recorded(fitted).criterion, "")
 
 
 def _criterion(fitted: Fitted, how: Callable[[str], str]) -> tuple[str, str, str]:
     """Name, how it came about, meaning."""
     if fitted.model.solver == "sparse":
         return "leave-one-out", "of the sparse solver", SPARSE_MEANING
-    return fitted.facts["options"]["criterion"], how("criterion"), criterion_meaning(fitted)
+    return Recorded(fitted).criterion, how("criterion"), criterion_meaning(fitted)
 
 
 def _sparse_rows(fitted: Fitted, how: Callable[[str], str]) -> list[ChoiceRow]:
     """What only the sparse solver has."""
     if not isinstance(fitted.model, SparseModel):
         return []
-    solver = fitted.facts["solver"]
+    solver = Recorded(fitted).solver
     basis = ", ".join(f"{n} {symbol}" for symbol, n in solver["inducing_per_species"].items())
     rows = [ChoiceRow("Inducing environments", str(solver["n_inducing"]), how("inducing"), basis)]
     if not solver["forces"]:
@@ -121,7 +122,7 @@ def _sparse_rows(fitted: Fitted, how: Callable[[str], str]) -> list[ChoiceRow]:
 
 
 def _trials(fitted: Fitted) -> list[Record]:
-    search = fitted.facts.get("search") or {}
+    search = Recorded(fitted).search or {}
     return [*search.get("surface", []), *search.get("screening", [])]
 
 
@@ -136,7 +137,7 @@ def _chosen(among: str | None) -> str:
 def _ridge_meaning(fitted: Fitted) -> str:
     per = "the number of atoms" if fitted.embedding == "sum" else "1"
     text = f"strength of the smoothing; times {per} of each structure" if fitted.embedding == "sum" else "smoothing"
-    searched = (fitted.facts.get("search") or {}).get("best", {}).get("ridge")
+    searched = (Recorded(fitted).search or {}).get("best", {}).get("ridge")
     if fitted.model.solver == "sparse":
         return "strength of the smoothing, beside squared energy errors over the number of atoms"
     if searched is not None and abs(searched - fitted.ridge) > 1e-6 * fitted.ridge:
@@ -161,7 +162,7 @@ def is_close(best: float, other: float, criterion: str) -> bool:
 
 def verdict(fitted: Fitted) -> list[str]:
     """Sentences on the runner-up and on what the choice of prior means away from the data."""
-    search = fitted.facts.get("search")
+    search = Recorded(fitted).search
     if not search:
         return []
     return [*_runner_up(fitted, search), *_safety(fitted, search)]
@@ -176,7 +177,7 @@ def _runner_up(fitted: Fitted, search: Record) -> list[str]:
     if not others:
         return ["Layers and prior were given, so there is no runner-up."]
     sentences = [_twin(best, t) for t in twins]
-    return [*sentences, _rival(best, rivals[0], fitted.facts["options"]["criterion"])] if rivals else sentences
+    return [*sentences, _rival(best, rivals[0], Recorded(fitted).criterion)] if rivals else sentences
 
 
 def _same(trial: Record, best: Record) -> bool:
@@ -220,7 +221,7 @@ def _safety(fitted: Fitted, search: Record) -> list[str]:
         return ["This backbone has no energy of its own, so no prior can fall back on it far from the data."]
     if not safe or not plain:
         return _untried(fitted)
-    criterion = fitted.facts["options"]["criterion"]
+    criterion = Recorded(fitted).criterion
     if fitted.prior.name in NEEDS_BACKBONE and plain[0]["score"] > safe[0]["score"]:
         return [_safer_was_taken(safe[0], plain[0])]
     if fitted.prior.name in NEEDS_BACKBONE:

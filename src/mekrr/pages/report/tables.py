@@ -11,9 +11,10 @@ from ase.symbols import Symbols
 
 from mekrr.data import Structure, summary
 from mekrr.evaluation import Evaluation
+from mekrr.pages.recorded import Recorded
+from mekrr.pages.report.parity import ForceComponents
+from mekrr.pages.words import MISSING, count, listed, number, percent, plural, seconds, short_names
 from mekrr.potential import Fitted
-from mekrr.report.parity import ForceComponents
-from mekrr.report.words import MISSING, count, listed, number, percent, plural, seconds, short_names
 
 WORST = 12
 MOST_FORMULAS = 6
@@ -146,8 +147,8 @@ def worst_by_forces(rows: Sequence[StructureRow]) -> list[StructureRow]:
 
 def loo_worst(fitted: Fitted) -> list[tuple[str, float]]:
     """Training structures with the largest leave-one-out errors, predicted minus DFT in meV/atom."""
-    rows = fitted.facts["leave_one_out"]["worst"]
-    names = short_names(fitted.facts["data"]["sources"])
+    rows = Recorded(fitted).leave_one_out["worst"]
+    names = short_names(Recorded(fitted).data["sources"])
     return [(_shortened(row["where"], names), -row["error_mev_per_atom"]) for row in rows]
 
 
@@ -160,7 +161,7 @@ def _shortened(where: str, names: Mapping[str, str]) -> str:
 
 def training_facts(fitted: Fitted) -> dict[str, str]:
     """The training set in words; geometries are not kept in a model, labels and compositions are."""
-    data = fitted.facts["data"]
+    data = Recorded(fitted).data
     formulas = _formulas_of(fitted)
     residuals = _per_atom_residuals(fitted)
     return {
@@ -177,7 +178,7 @@ def training_facts(fitted: Fitted) -> dict[str, str]:
 
 def _training_forces(fitted: Fitted) -> str:
     """Whether the fit used them, in words."""
-    components = fitted.facts["data"].get("n_force_components")
+    components = Recorded(fitted).data.get("n_force_components")
     return "not used by this fit" if not components else plural(components, "component")
 
 
@@ -254,7 +255,7 @@ STAGES = {
 
 def timing_rows(fitted: Fitted) -> list[tuple[str, str, float]]:
     """Stage, seconds and share of the whole."""
-    spent: Mapping[str, float] = fitted.facts.get("seconds") or {}
+    spent: Mapping[str, float] = Recorded(fitted).seconds
     total = sum(spent.values()) or 1.0
     return [(STAGES.get(name, name), seconds(value), value / total) for name, value in spent.items()]
 

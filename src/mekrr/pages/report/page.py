@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from mekrr.evaluation import Evaluation
+from mekrr.pages import template, words
+from mekrr.pages.recorded import Recorded
+from mekrr.pages.report import choice, distributions, parity, surface, tables
 from mekrr.potential import Fitted
 from mekrr.potential.record import data_record
-from mekrr.report import choice, distributions, parity, surface, tables, template, words
 
 METHOD = "Transfer learning for atomistic simulations using GNNs and kernel mean embeddings, arXiv 2306.01589"
 FAR_WORSE = 2.0  # test over leave-one-out error from which the page says so
@@ -39,7 +41,7 @@ def render(fitted: Fitted, evaluation: Evaluation, title: str) -> str:
     """
     if not evaluation.structures:
         raise ValueError("a report needs errors to show, but 0 structures were evaluated; give at least one")
-    return template.render("mekrr.report", "report.html.jinja", _content(fitted, evaluation) | {"title": title})
+    return template.render("mekrr.pages.report", "report.html.jinja", _content(fitted, evaluation) | {"title": title})
 
 
 def _content(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def _content(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
 def _introduction(fitted: Fitted, evaluation: Evaluation, metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "fitted": fitted,
+        "recorded": Recorded(fitted),
         "metrics": metrics,
         "headline": tables.headline(evaluation, metrics),
         "offsets_tell": tables.offsets_tell(evaluation.structures),
@@ -96,8 +99,8 @@ def _and_forces(rmse: float | None) -> str:
 
 def warnings_of(fitted: Fitted, evaluation: Evaluation) -> list[str]:
     """What a reader must know before trusting the numbers."""
-    warnings = [_sentence(text) for text in fitted.facts.get("warnings", [])]
-    if data_record(evaluation.structures)["sha256"] == fitted.facts["data"]["sha256"]:
+    warnings = [_sentence(text) for text in Recorded(fitted).warnings]
+    if data_record(evaluation.structures)["sha256"] == Recorded(fitted).data["sha256"]:
         warnings.insert(0, "These are the training structures themselves: the errors below are not errors on new data. "
                            "The leave-one-out errors are the ones to go by.")  # fmt: skip
     return [*warnings, *no_better(evaluation.metrics()), *tables.undetermined(fitted, evaluation.structures)]
@@ -153,7 +156,7 @@ def _force_section(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _search_section(fitted: Fitted, metrics: dict[str, Any]) -> dict[str, Any]:
-    search, loo = fitted.facts.get("search"), fitted.facts["leave_one_out"]
+    search, loo = Recorded(fitted).search, Recorded(fitted).leave_one_out
     ratio = metrics["energy_rmse_mev_per_atom"] / max(loo["rmse_mev_per_atom"], 1e-9)
     return {
         "search": search,

@@ -9,12 +9,12 @@ from ase import Atoms
 
 from mekrr.backbones import Backbone
 from mekrr.data import Structure, as_structures
-from mekrr.explain.known import Known
-from mekrr.explain.weights import Weighing
 from mekrr.features import Environments, batches
 from mekrr.features.extraction import BATCH_ATOMS
 from mekrr.graph import build_batch
 from mekrr.kernels import mixed
+from mekrr.pages.explain.known import Known
+from mekrr.pages.explain.weights import Weighing
 from mekrr.potential import Fitted, KernelPotential, StageProgress
 from mekrr.potential.sparse import SparseModel
 from mekrr.typing import Float, Int, Tensor

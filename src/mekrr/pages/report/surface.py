@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from mekrr.report.figures import COMPOSITION, POTENTIAL, SEQUENTIAL, Panel, colour_bar, log_axis, panel
-from mekrr.report.words import number
+from mekrr.pages.figures import COMPOSITION, POTENTIAL, SEQUENTIAL, Panel, colour_bar, log_axis, panel
+from mekrr.pages.words import number
 
 Record = Mapping[str, Any]
 PRIOR_COLOURS = {"none": "#b23a48", "composition": COMPOSITION, "backbone": "#d1701f", "backbone-scaled": "#3b8f6b"}

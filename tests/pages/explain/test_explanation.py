@@ -7,9 +7,9 @@ import torch
 from ase.build import bulk
 
 from mekrr import KernelPotential
-from mekrr.explain import explain
-from mekrr.explain.record import record
-from mekrr.explain.tables import furthest_atoms, most_uncertain_atoms, species_rows, structure_rows
+from mekrr.pages.explain import explain
+from mekrr.pages.explain.record import record
+from mekrr.pages.explain.tables import furthest_atoms, most_uncertain_atoms, species_rows, structure_rows
 from support import labelled
 
 pytest.importorskip("sevenn", reason="mekrr[sevennet] is not installed")
