@@ -133,9 +133,14 @@ def test_data_and_templates_are_installed():
     embedded = {file.name for file in (files("mekrr.data") / "embedded").iterdir()}
     assert "cu-formate-mini.md" in embedded
     assert any(name.endswith(".extxyz.gz") for name in embedded)
-    assert {"report.html.jinja", "style.css", "draw.js"} <= {
-        file.name for file in (files("mekrr.report") / "templates").iterdir()
+    wanted = {
+        "mekrr.pages": {"style.css", "draw.js"},
+        "mekrr.pages.report": {"report.html.jinja"},
+        "mekrr.pages.explain": {"explain.html.jinja", "explain.css", "show.js"},
+        "mekrr_comparison": {"benchmark.html.jinja"},
     }
+    for package, names in wanted.items():
+        assert names <= {file.name for file in (files(package) / "templates").iterdir()}, package
 
 
 def test_constraints_pin_every_dependency_within_its_range():

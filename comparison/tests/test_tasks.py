@@ -8,7 +8,7 @@ import pytest
 from mekrr.data import as_structures
 from mekrr.errors import DataError
 from mekrr.features import structure_hash
-from mekrr.report.words import MISSING
+from mekrr.pages.words import MISSING
 from mekrr_comparison.runner import Result
 from mekrr_comparison.sets import DataSet, Sizes
 from mekrr_comparison.tables import Footnotes, error_table, flat_rows, grouped, spread

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mekrr.backbones.registry import entry_module
 from mekrr.data import Structure
 from mekrr.features import structure_hash
 from mekrr.potential.record import versions
 from mekrr_comparison.method import Setup, method_class
+from mekrr_comparison.source import source_hash
 
-FORMAT = 1  # raise it when the meaning of a result changes
+FORMAT = 2  # raise it when the meaning of a result changes
+
+WORKER = "mekrr_comparison.worker"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,7 @@ class Cell:
             "format": FORMAT,
             "method": self.method,
             "method_version": kind.version(),
+            "source": source_hash(self.modules()),
             "settings": kind(self.setup()).settings(),
             "options": self.options,
             "backbone": _identity(self.backbone),
@@ -71,6 +76,11 @@ class Cell:
             "extra": self.extra,
             "versions": versions(),
         }
+
+    def modules(self) -> tuple[str, ...]:
+        """Where the code of the result begins: what fits and measures, the method, and its backbone's adapter."""
+        adapter = entry_module(self.backbone.partition(":")[0])
+        return (WORKER, method_class(self.method).__module__, *([adapter] if adapter else []))
 
     @property
     def key(self) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from mekrr.report.figures import INK, SEQUENTIAL, Panel, colour_bar, log_axis, panel, plain
-from mekrr.report.words import number
+from mekrr.pages.figures import INK, SEQUENTIAL, Panel, colour_bar, log_axis, panel, plain
+from mekrr.pages.words import number
 from mekrr_comparison.tables import Group
 
 COLOURS = (

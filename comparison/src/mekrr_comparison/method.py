@@ -96,7 +96,7 @@ class Method(ABC):
 
     @classmethod
     def version(cls) -> str:
-        """Of the code that decides the result, beside the versions of packages; another one is computed anew."""
+        """Of what decides the result beside the source and the versions of packages; another one is computed anew."""
         return __version__
 
     @abstractmethod

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mekrr.files import atomic_path
+from mekrr.pages import words
 from mekrr.potential.record import versions
-from mekrr.report import words
 from mekrr_comparison.markdown import markdown
 from mekrr_comparison.method import method_class
 from mekrr_comparison.page import write_page

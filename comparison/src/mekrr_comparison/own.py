@@ -1,11 +1,7 @@
 """mekrr's own ways: everything automatic, and the settings that the tables compare it with."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ase import Atoms
@@ -18,9 +14,6 @@ from mekrr_comparison.method import Method, Setup
 from mekrr_comparison.untrained import untrained
 
 PAPER = "arXiv 2306.01589: kernel mean embedding of structures, energies only"
-SHOW_ONLY = ("benchmark", "report", "cli", "dynamics", "calculators.py", "testing.py", "evaluation.py", "active.py")
-"""Rooms and files that no benchmark number depends on."""
-
 UNTRAINED = "untrained"
 """Option of every method here: features of the backbone with its weights shuffled."""
 
@@ -34,17 +27,6 @@ class _PotentialOn(KernelPotential):
     def backbone(self) -> Backbone:
         """The given network."""
         return self.network
-
-
-@cache
-def source_hash() -> str:
-    """SHA-256 of the rooms of the package that a fit or a prediction passes through."""
-    digest = hashlib.sha256()
-    folder = Path(str(files("mekrr")))
-    for path in sorted(folder.rglob("*.py")):
-        if path.relative_to(folder).parts[0] not in SHOW_ONLY:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 class Automatic(Method):
@@ -61,11 +43,6 @@ class Automatic(Method):
         options = {**self.fixed, **setup.options}
         self.is_untrained = bool(options.pop(UNTRAINED, False))
         self.options = options
-
-    @classmethod
-    def version(cls) -> str:
-        """Hash of the source, which changes more often than its version while results are made."""
-        return source_hash()
 
     def fit(self, training: Sequence[Structure], validation: Sequence[Structure], seconds: float | None) -> None:
         """See Method.fit; a cap is not looked at, because fits take seconds to minutes."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mekrr.report import template
+from mekrr.pages import template
 
 
 def write_page(path: Path, content: dict[str, Any]) -> None:

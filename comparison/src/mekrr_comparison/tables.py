@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mekrr.report.words import MISSING, count, number, seconds
+from mekrr.pages.words import MISSING, count, number, seconds
 from mekrr_comparison.runner import Result
 
 ERRORS = {

@@ -129,6 +129,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return found
 
 
+def entry_module(name: str) -> str | None:
+    """The module of the adapter registered under `name`, not imported; None where there is none."""
+    point = _entry_points().get(name)
+    return None if point is None else point.module
+
+
 def _entry_points() -> dict:
     return {point.name: point for point in entry_points(group=_GROUP)}
 

@@ -71,7 +71,7 @@ def evaluate_command(
 
 def write(path: Path, potential: KernelPotential, found: Evaluation, title: str = "mekrr report") -> None:
     """The HTML report; plotly and jinja2 are imported only here."""
-    from mekrr.report import write_report
+    from mekrr.pages.report import write_report
 
     write_report(path, potential.fitted_, found, title)
 

@@ -14,8 +14,8 @@ from mekrr.data import read_structures
 from mekrr.potential import KernelPotential
 
 if TYPE_CHECKING:
-    from mekrr.explain import Explanation
-    from mekrr.explain.tables import AtomRow, GroupRow, SpeciesRow
+    from mekrr.pages.explain import Explanation
+    from mekrr.pages.explain.tables import AtomRow, GroupRow, SpeciesRow
 
 
 def explain_command(
@@ -31,7 +31,11 @@ def explain_command(
     json: JsonOption = False,
 ) -> None:
     """What the energies of DATA are made of: by atom and element, by what MODEL remembers, and how near that is."""
-    from mekrr.explain import explain, require_viewer, write_page  # jinja2 and the page's parts are only needed here
+    from mekrr.pages.explain import (  # jinja2 and the page's parts are only needed here
+        explain,
+        require_viewer,
+        write_page,
+    )
 
     if output is not None:
         require_writable(output)
@@ -49,13 +53,13 @@ def explain_command(
 
 
 def _print_json(found: "Explanation") -> None:
-    from mekrr.explain.record import record
+    from mekrr.pages.explain.record import record
 
     print_json(record(found))
 
 
 def _print(found: "Explanation", output: Path | None) -> None:
-    from mekrr.explain import tables
+    from mekrr.pages.explain import tables
 
     model = found.fitted.model
     size = f"{len(found.n_atoms)} structures, {len(found.species)} atoms"

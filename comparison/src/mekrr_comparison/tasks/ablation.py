@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mekrr.backbones import load_backbone
+from mekrr.pages.figures import Panel
 from mekrr.prior import NEEDS_BACKBONE, PRIORS
-from mekrr.report.figures import Panel
 from mekrr_comparison.cell import Cell
 from mekrr_comparison.figures import QUANTITIES, bars
 from mekrr_comparison.own import UNTRAINED

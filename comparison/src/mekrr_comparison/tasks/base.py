@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mekrr.data import Structure
 from mekrr.errors import DataError
-from mekrr.report.figures import Panel
+from mekrr.pages.figures import Panel
 from mekrr_comparison.cell import Cell
 from mekrr_comparison.runner import Result
 from mekrr_comparison.sets import DataSet, Parts, Sizes

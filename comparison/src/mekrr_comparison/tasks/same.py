@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mekrr.report.figures import Panel
+from mekrr.pages.figures import Panel
 from mekrr_comparison.cell import Cell
 from mekrr_comparison.figures import QUANTITIES, bars
 from mekrr_comparison.method import METHODS

@@ -9,8 +9,8 @@ import numpy as np
 
 from mekrr.backbones import load_backbone
 from mekrr.data import Structure
-from mekrr.report.figures import Panel
-from mekrr.report.words import number
+from mekrr.pages.figures import Panel
+from mekrr.pages.words import number
 from mekrr_comparison.cell import Cell
 from mekrr_comparison.figures import curves
 from mekrr_comparison.runner import Result

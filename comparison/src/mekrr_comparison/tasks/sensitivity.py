@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from mekrr.report.figures import Panel
-from mekrr.report.words import number, plural, power
+from mekrr.pages.figures import Panel
+from mekrr.pages.words import number, plural, power
 from mekrr_comparison.cell import Cell
 from mekrr_comparison.figures import heat_map
 from mekrr_comparison.runner import Result

@@ -8,8 +8,8 @@ from ase.data import chemical_symbols
 
 from mekrr.data import Structure
 from mekrr.errors import DataError
-from mekrr.report.figures import Panel
-from mekrr.report.words import MISSING
+from mekrr.pages.figures import Panel
+from mekrr.pages.words import MISSING
 from mekrr_comparison.cell import Cell
 from mekrr_comparison.figures import QUANTITIES, bars
 from mekrr_comparison.runner import Result

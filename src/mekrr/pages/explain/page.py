@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from mekrr._version import __version__
-from mekrr.explain import tables, viewer
-from mekrr.explain.explanation import Explanation
-from mekrr.report import template
+from mekrr.pages import template
+from mekrr.pages.explain import tables, viewer
+from mekrr.pages.explain.explanation import Explanation
 
 MOST_STRUCTURES = 100  # in the table of structures
 
@@ -37,7 +37,7 @@ def render(found: Explanation, title: str) -> str:
     Raises:
         MekrrError: when chemiscope is not installed.
     """
-    return template.render("mekrr.explain", "explain.html.jinja", _content(found) | {"title": title})
+    return template.render("mekrr.pages.explain", "explain.html.jinja", _content(found) | {"title": title})
 
 
 def _content(found: Explanation) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def _content(found: Explanation) -> dict[str, Any]:
     return {
         **_assets(),
         "fitted": found.fitted,
+        "record": found.fitted.record,
         "n_structures": len(found.n_atoms),
         "n_atoms": len(found.species),
         "n_shown": len(shown),
@@ -65,7 +66,7 @@ def _content(found: Explanation) -> dict[str, Any]:
 
 def _assets() -> dict[str, Markup]:
     """Style and scripts, written into the page so that it needs nothing from outside."""
-    own = files("mekrr.explain") / "templates"
+    own = files("mekrr.pages.explain") / "templates"
     return {
         "style": Markup(template.style() + (own / "explain.css").read_text("utf-8")),
         "chemiscope": template.script(viewer.require_viewer().read_text("utf-8")),
@@ -74,6 +75,4 @@ def _assets() -> dict[str, Markup]:
 
 
 def _embeddable(value: dict[str, Any]) -> Markup:
-    """JSON in which no text can end the script element that holds it."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    return template.embeddable(json.dumps(value, separators=(",", ":"), allow_nan=False))

@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mekrr.errors import MekrrError
-from mekrr.explain.explanation import Explanation
+from mekrr.pages.explain.explanation import Explanation
 from mekrr.typing import Tensor
 
 PIP = 'pip install "mekrr[explain]"'

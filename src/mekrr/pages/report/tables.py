@@ -11,9 +11,9 @@ from ase.symbols import Symbols
 
 from mekrr.data import Structure, summary
 from mekrr.evaluation import Evaluation
+from mekrr.pages.report.parity import ForceComponents
+from mekrr.pages.words import MISSING, count, listed, number, percent, plural, seconds, short_names
 from mekrr.potential import Fitted
-from mekrr.report.parity import ForceComponents
-from mekrr.report.words import MISSING, count, listed, number, percent, plural, seconds, short_names
 
 WORST = 12
 MOST_FORMULAS = 6

@@ -5,8 +5,8 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
-from mekrr.explain import tables
-from mekrr.explain.explanation import Explanation
+from mekrr.pages.explain import tables
+from mekrr.pages.explain.explanation import Explanation
 
 
 def record(found: Explanation) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from mekrr.files import atomic_path
-from mekrr.report import words
+from mekrr.pages import words
 
 FILTERS = ("number", "signed", "count", "percent", "plural", "power", "behind")
 
@@ -44,15 +44,20 @@ def write(path: str | Path, html: str) -> None:
 
 def style() -> str:
     """The common style sheet."""
-    return (files("mekrr.report") / "templates" / "style.css").read_text("utf-8")
+    return (files("mekrr.pages") / "templates" / "style.css").read_text("utf-8")
 
 
 def drawing() -> dict[str, Markup]:
     """Style and scripts of a page with figures, written into it so that it needs nothing from outside."""
     from plotly.offline import get_plotlyjs  # large, and not every page has figures
 
-    draw = (files("mekrr.report") / "templates" / "draw.js").read_text("utf-8")
+    draw = (files("mekrr.pages") / "templates" / "draw.js").read_text("utf-8")
     return {"style": Markup(style()), "draw": Markup(draw), "plotly": script(get_plotlyjs())}
+
+
+def embeddable(json: str) -> Markup:
+    """JSON in which no text can end the script element that holds it."""
+    return Markup(json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def script(text: str) -> Markup:

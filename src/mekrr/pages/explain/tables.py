@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from ase.data import chemical_symbols
 
-from mekrr.explain.explanation import Explanation
-from mekrr.report.words import number
+from mekrr.pages.explain.explanation import Explanation
+from mekrr.pages.words import number
 from mekrr.typing import Float, Tensor
 
 SHOWN = 10  # rows of a list of extremes
@@ -80,7 +80,7 @@ def _species_row(found: Explanation, z: int) -> SpeciesRow:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """A training structure or an inducing environment, and how it is weighed; see mekrr.explain.weights.
+    """A training structure or an inducing environment, and how it is weighed; see mekrr.pages.explain.weights.
 
     Attributes:
         name: of it.

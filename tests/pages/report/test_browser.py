@@ -7,8 +7,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 from slabs import HOSTILE
 
 from chromium import FITS
-from mekrr.report import write_report
-from mekrr.report.words import number
+from mekrr.pages.report import write_report
+from mekrr.pages.words import number
 
 SCROLLING_TABLES = """
     return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length

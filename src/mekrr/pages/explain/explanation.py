@@ -8,9 +8,9 @@ import torch
 from ase import Atoms
 
 from mekrr.data import Structure, as_structures
-from mekrr.explain.known import Known
-from mekrr.explain.weights import Weighing
 from mekrr.features import Environments, Pass, observe
+from mekrr.pages.explain.known import Known
+from mekrr.pages.explain.weights import Weighing
 from mekrr.potential import Fitted, KernelPotential, StageProgress
 from mekrr.typing import Float, Int, Tensor
 

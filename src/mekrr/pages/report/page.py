@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from mekrr.evaluation import Evaluation
+from mekrr.pages import template, words
+from mekrr.pages.report import choice, distributions, parity, surface, tables
 from mekrr.potential import Fitted
 from mekrr.potential.record import DataRecord
-from mekrr.report import choice, distributions, parity, surface, tables, template, words
 
 METHOD = "Transfer learning for atomistic simulations using GNNs and kernel mean embeddings, arXiv 2306.01589"
 FAR_WORSE = 2.0  # test over leave-one-out error from which the page says so
@@ -39,7 +40,7 @@ def render(fitted: Fitted, evaluation: Evaluation, title: str) -> str:
     """
     if not evaluation.structures:
         raise ValueError("a report needs errors to show, but 0 structures were evaluated; give at least one")
-    return template.render("mekrr.report", "report.html.jinja", _content(fitted, evaluation) | {"title": title})
+    return template.render("mekrr.pages.report", "report.html.jinja", _content(fitted, evaluation) | {"title": title})
 
 
 def _content(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def _content(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
 def _introduction(fitted: Fitted, evaluation: Evaluation, metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "fitted": fitted,
+        "record": fitted.record,
         "metrics": metrics,
         "headline": tables.headline(evaluation, metrics),
         "offsets_tell": tables.offsets_tell(evaluation.structures),

@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mekrr.evaluation import Evaluation, rank_correlation
+from mekrr.pages.figures import BACKBONE, COMPOSITION, INK, POTENTIAL, Panel, log_axis, panel, plain, points
+from mekrr.pages.report.parity import ForceComponents, labels
 from mekrr.potential import Fitted
-from mekrr.report.figures import BACKBONE, COMPOSITION, INK, POTENTIAL, Panel, log_axis, panel, plain, points
-from mekrr.report.parity import ForceComponents, labels
 
 COLOURS = {"this potential": POTENTIAL, "backbone": BACKBONE, "composition": COMPOSITION}
 BINS = 50

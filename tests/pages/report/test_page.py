@@ -8,10 +8,10 @@ import pytest
 from slabs import HOSTILE, slab
 
 from mekrr.evaluation import Evaluation
-from mekrr.report import write_report
-from mekrr.report.page import no_better, render, warnings_of
-from mekrr.report.parity import ForceComponents, force_by_element
-from mekrr.report.words import number
+from mekrr.pages.report import write_report
+from mekrr.pages.report.page import no_better, render, warnings_of
+from mekrr.pages.report.parity import ForceComponents, force_by_element
+from mekrr.pages.words import number
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_forces_are_thinned_alike_every_time(example):
 
 
 def test_thinning_is_said(example, monkeypatch):
-    monkeypatch.setattr("mekrr.report.parity.MOST_POINTS", 20)
+    monkeypatch.setattr("mekrr.pages.report.parity.MOST_POINTS", 20)
     n = len(ForceComponents.of(example.evaluation).dft)
     assert f"at most 20 of {n} components are drawn" in render(example.fitted, example.evaluation, "t")
 

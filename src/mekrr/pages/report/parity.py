@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from ase.data import chemical_symbols
 
 from mekrr.evaluation import Evaluation
-from mekrr.report.figures import (
+from mekrr.pages.figures import (
     BACKBONE,
     POTENTIAL,
     SEQUENTIAL,
@@ -22,7 +22,7 @@ from mekrr.report.figures import (
     square,
     thinned,
 )
-from mekrr.report.words import number, short_names
+from mekrr.pages.words import number, short_names
 
 MOST_POINTS = 10_000
 MOST_ELEMENTS = 12

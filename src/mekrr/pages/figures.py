@@ -8,6 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from mekrr.pages.template import embeddable
+
 POTENTIAL, BACKBONE, COMPOSITION = "#1f5fa6", "#d1701f", "#8b919a"
 INK, GRID = "#28303a", "#e4e7eb"
 SEQUENTIAL = [[0.0, "#dbe6f2"], [0.35, "#a3c1e0"], [0.7, "#4a84c1"], [1.0, "#123a6b"]]
@@ -60,12 +62,7 @@ class Panel:
 def panel(name: str, heading: str, figure: go.Figure, height: int = 360) -> Panel:
     """A figure in the page's looks."""
     figure.update_layout(template=TEMPLATE, height=height, autosize=True)
-    return Panel(name, heading, Markup(_embeddable(figure.to_json())), height)
-
-
-def _embeddable(json: str) -> str:
-    """JSON in which no text can end the script element that holds it."""
-    return json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return Panel(name, heading, embeddable(figure.to_json()), height)
 
 
 def plain(text: str) -> str:

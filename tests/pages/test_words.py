@@ -1,6 +1,6 @@
 import pytest
 
-from mekrr.report.words import behind, listed, number, plural, power, short_names, signed
+from mekrr.pages.words import behind, listed, number, plural, power, short_names, signed
 
 
 @pytest.mark.parametrize(

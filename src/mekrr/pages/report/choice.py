@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mekrr.pages.report.surface import best_by
+from mekrr.pages.words import layer_names, listed, number, plural, power
 from mekrr.potential import AUTO, FitOptions, Fitted
 from mekrr.potential.record import SearchRecord, TrialRecord
 from mekrr.prior import NEEDS_BACKBONE
-from mekrr.report.surface import best_by
-from mekrr.report.words import layer_names, listed, number, plural, power
 
 PRIOR_MEANINGS = {
     "none": "far from the data the potential falls back on one mean energy per atom",
