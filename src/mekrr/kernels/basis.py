@@ -14,8 +14,13 @@ from mekrr.features.environments import Environments
 from mekrr.kernels.function import KernelFunction
 from mekrr.kernels.rows import design_rows
 from mekrr.kernels.structure import StructureKernel
-from mekrr.linalg import add_diagonal, cholesky_with_jitter
+from mekrr.kernels.tiles import tile_dtype
+from mekrr.linalg import LARGEST_JITTER, add_diagonal, cholesky_with_jitter
 from mekrr.typing import Float, Tensor
+
+# Rounding of float32 tiles makes eigenvalues negative by 1e-6 of the diagonal and more. What lies below is noise, and no
+# ridge below it is tried (Plan.floor), so that a jitter of its size takes nothing away.
+FLOAT32_JITTER = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +64,8 @@ class Basis:
         K = covariance(centres, kernel) if K is None else K
         if jitter is not None:
             return Basis(centres, kernel, torch.linalg.cholesky(add_diagonal(K, jitter)), jitter)
-        L, jitter = cholesky_with_jitter(K, relative)
+        single = tile_dtype(centres) == torch.float32 and centres.n_structures < len(centres.species)
+        L, jitter = cholesky_with_jitter(K, relative, FLOAT32_JITTER if single else LARGEST_JITTER)
         return Basis(centres, kernel, L, jitter)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from mekrr.kernels.embedding import Pooling, Split
 from mekrr.kernels.pointwise import PointwiseKernel, is_ladder, make_kernel
 from mekrr.kernels.rows import design_rows
 from mekrr.kernels.tiles import gram
-from mekrr.typing import Tensor
+from mekrr.typing import Float, Tensor
 
 Progress = Callable[[int, int], None]
 
@@ -32,7 +32,7 @@ class Design:
 
 def make_designs(
     x: Environments,
-    derivatives: Sequence[Tensor | None],
+    derivatives: Sequence[Float[Tensor, "_rows _atoms features"] | None],
     centres: Environments,
     kernel: str,
     length_scales: tuple[float, ...],
@@ -43,7 +43,7 @@ def make_designs(
 
     Args:
         x: standardised environments.
-        derivatives: of each structure's standardised features, (directions, atoms, features); None for energies only.
+        derivatives: of the standardised features of each structure along its directions; None for the energy only.
         centres: of the basis; x itself for the structures as their own basis, which halves the work.
         kernel: name of the pointwise kernel.
         length_scales: longest first.

@@ -74,5 +74,6 @@ def _farthest(features: Float[Tensor, "atoms features"], count: int) -> Int[Tens
     for _ in range(count - 1):
         last = chosen[-1]
         nearest = torch.minimum(nearest, squares + squares[last] - 2 * (features @ features[last]))
+        nearest[last] = -torch.inf  # rounding may leave a duplicate nearer than a point to itself
         chosen = torch.cat([chosen, nearest.argmax()[None]])
     return chosen

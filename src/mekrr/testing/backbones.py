@@ -1,4 +1,4 @@
-"""Public conformance check: what every backbone must satisfy before its features are worth anything."""
+"""Conformance check of backbones: what one must satisfy before its features are worth anything."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
