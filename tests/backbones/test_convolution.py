@@ -112,6 +112,67 @@ def test_many_directions(case):
         close(together[probe], torch.func.jvp(plain, tensors, one)[1])
 
 
+def products(function, tensors):
+    """The same second derivative, of each order of modes, along ones: it must come out right or not at all."""
+    ones = tuple(torch.ones_like(t) for t in tensors)
+
+    def value(*moved):
+        return function(*moved).square().sum()
+
+    def gradient(*moved):
+        return torch.func.grad(value, (0, 1, 2))(*moved)
+
+    def along(*moved):
+        return torch.func.jvp(value, moved, ones)[1]
+
+    def reverse_twice():
+        leaves = [t.clone().requires_grad_(True) for t in tensors]
+        first = torch.autograd.grad(value(*leaves), leaves, create_graph=True)
+        return torch.autograd.grad(first, leaves, ones)
+
+    def reverse_twice_all_leaves():
+        leaves = [t.clone().requires_grad_(True) for t in tensors]
+        first = torch.autograd.grad(value(*leaves), leaves, create_graph=True)
+        sum(f.sum() for f in first).backward()
+        return [leaf.grad for leaf in leaves]
+
+    return {
+        "reverse over reverse": reverse_twice,
+        "reverse over reverse, backward": reverse_twice_all_leaves,
+        "reverse over reverse, functions": lambda: torch.func.vjp(gradient, *tensors)[1](ones),
+        "forward over reverse": lambda: torch.func.jvp(gradient, tensors, ones)[1],
+        "reverse over forward": lambda: torch.func.grad(along, (0, 1, 2))(*tensors),
+        "forward over forward": lambda: [torch.func.jvp(along, tensors, ones)[1]],
+    }
+
+
+@pytest.mark.parametrize("modes", list(products(None, ())))
+def test_second_derivatives_are_refused(case, modes):
+    """Left out without a word once: 1.8 came out where finite differences say 13.9."""
+    fused, plain, tensors = case
+    assert all(torch.isfinite(part).all() for part in products(plain, tensors)[modes]())
+    with pytest.raises(NotImplementedError, match="second derivatives through this convolution are not implemented"):
+        products(fused, tensors)[modes]()
+
+
+@pytest.mark.parametrize("moving", [0, 1, 2])
+def test_second_derivatives_in_one_input_are_refused(case, moving):
+    """Also where what comes back into the convolution is a constant, because the rest is linear."""
+    fused, _, tensors = case
+    leaf = tensors[moving].clone().requires_grad_(True)
+    out = fused(*(leaf if k == moving else tensors[k] for k in range(3)))
+    (first,) = torch.autograd.grad(out.sum(), leaf, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives"):
+        torch.autograd.grad(first.sum(), leaf)
+
+
+def test_reverse_passes_under_vmap_are_refused(case):
+    fused, _, tensors = case
+    pull = torch.func.vjp(fused, *tensors)[1]
+    with pytest.raises(NotImplementedError, match="vmap over reverse passes"):
+        torch.func.vmap(pull)(torch.ones(2, *fused(*tensors).shape, dtype=torch.float64))
+
+
 def test_blocks_hold_every_edge_once(monkeypatch):
     graph = build_batch([bulk("Cu", cubic=True), Atoms("H"), molecule("CH4")], 4.0)
     monkeypatch.setattr("mekrr.backbones.convolution._EDGES_PER_BLOCK", {"cpu": 30})

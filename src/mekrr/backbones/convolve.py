@@ -3,11 +3,15 @@
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from mekrr.backbones.convolution import Block, Convolution
 from mekrr.backbones.convolution_kernels import convolution_gradients, convolution_tangents, convolution_values
 from mekrr.typing import Float, Tensor
+
+_TWICE = (
+    "second derivatives through this convolution are not implemented: it can be differentiated once, in reverse or in "
+    "forward mode; take finite differences of first derivatives instead"
+)
 
 
 def convolve(
@@ -17,7 +21,9 @@ def convolve(
     lengths: Float[Tensor, "edges"],
     harmonics: Float[Tensor, "edges harmonics"],
 ) -> Float[Tensor, "atoms out"]:
-    """Messages summed over neighbours; differentiable once, in reverse or in forward mode, not twice.
+    """Messages summed over neighbours; differentiable once, in reverse or in forward mode.
+
+    A second derivative, of either order, is refused with NotImplementedError.
 
     Args:
         convolution: couplings and filters.
@@ -45,11 +51,8 @@ class _Convolve(torch.autograd.Function):
         ctx.save_for_forward(*tensors)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        features, lengths, harmonics = ctx.saved_tensors
-        gradients = convolution_gradients(ctx.convolution, ctx.blocks, features, lengths, harmonics, gradient)
-        return *gradients, None, None
+        return *_ConvolveGradients.apply(*ctx.saved_tensors, gradient, ctx.convolution, ctx.blocks), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
@@ -65,6 +68,35 @@ class _Convolve(torch.autograd.Function):
         return _Convolve.apply(*inputs), None
 
 
+class _ConvolveGradients(torch.autograd.Function):
+    """The gradients of `convolve`, connected to their inputs so that differentiating them is noticed.
+
+    PyTorch's once_differentiable is not: its error hangs on leaves of its own, which autograd.grad never visits, so
+    that this part of a second derivative was left out without a word.
+    """
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        *tensors, convolution, blocks = inputs
+        return convolution_gradients(convolution, blocks, *tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Nothing is kept: there are no derivatives of derivatives."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> None:
+        raise NotImplementedError(_TWICE)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> None:
+        raise NotImplementedError(_TWICE)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> None:
+        raise NotImplementedError("torch.func.vmap over reverse passes is not supported; do one after another")
+
+
 class _ConvolveTangent(torch.autograd.Function):
     """The derivative of `convolve` along one direction, or under vmap along many at once."""
 
@@ -77,6 +109,14 @@ class _ConvolveTangent(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Nothing is kept: there are no derivatives of derivatives."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> None:
+        raise NotImplementedError(_TWICE)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> None:
+        raise NotImplementedError(_TWICE)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:

@@ -6,6 +6,7 @@ import torch
 
 from mekrr.features import Environments, Scaler
 from mekrr.kernels import Basis, StructureKernel, energy_noise
+from mekrr.tune.criteria import AUTO, BALANCED
 from mekrr.typing import Tensor
 
 EXACT_JITTER = 1e-14  # of the diagonal of K, at least
@@ -24,7 +25,8 @@ def from_format_2(tensors: dict[str, Tensor], header: dict[str, Any]) -> tuple[d
     w = header["species_weight"]
     numbers, same = header["model"], {"force_weight": 0.0, "stress_weight": 0.0, "force_amplitude": None}
     record = {"kernel": header["kernel"], "length_scale": header["length_scale"]}
-    new = header | same | {"record": header["facts"]} | {"kernel": [record | {"all_pairs": 1.0 - w, "same_species": w}]}
+    new = header | same | {"kernel": [record | {"all_pairs": 1.0 - w, "same_species": w}]}
+    new["record"] = header["facts"] | {"options": _options(header["facts"]["options"])}
     kept = {name: value for name, value in tensors.items() if not name.startswith("model.")}
     kept |= {f"centres.{name}": tensors[f"model.{name}"] for name in ("features", "species")}
     if header["solver"] == "sparse":
@@ -54,3 +56,8 @@ def from_format_2(tensors: dict[str, Tensor], header: dict[str, Any]) -> tuple[d
         "ridge": numbers["ridge"],
         "energy_amplitude": numbers["amplitude"],
     }
+
+
+def _options(options: dict[str, Any]) -> dict[str, Any]:
+    """The default criterion had the name of what it is for energies alone, whatever was fitted."""
+    return options | ({"criterion": AUTO} if options["criterion"] == BALANCED else {})

@@ -64,7 +64,7 @@ class Rows:
 
     def _observation(self, t: int, psi: Float[Tensor, "rows groups"], derivatives: Derivatives | None) -> Observation:
         data, n = self.data, self.data.n_atoms[t]
-        noise = float(energy_noise(n, self.basis.kernel.embedding))
+        noise = float(energy_noise(n[None], self.basis.kernel.embedding))
         return observation(psi, data.columns[t], derivatives, int(n), float(data.weights[t]), noise)
 
     def shards(self) -> list[list[int]]:
