@@ -1,36 +1,73 @@
 """Atomic writes: a reader sees the old file or the new one, never half of either."""
 
 import os
-import tempfile
+import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_MOST_LINKS = 40  # as Linux follows
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends without an exception.
 
+    A link stays a link: what it leads to is replaced. A file that is replaced keeps its permissions.
+
     Args:
         path: the file to write; its folder must exist.
 
     Raises:
-        OSError: when the folder is missing, read-only or full; no partial file stays behind.
+        OSError: when the folder is missing, read-only or full, or `path` is no regular file; no partial file stays
+            behind.
     """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    target = regular_target(path)
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
+    # Made here and not by tempfile: the usual permissions, without changing the umask, which threads share.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield temporary
-        _keep_usual_permissions(temporary)
-        os.replace(temporary, path)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _keep_usual_permissions(path: Path) -> None:
-    """Give `path` the permissions an ordinary open() would, which mkstemp narrows to the owner."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
+def regular_target(path: str | Path) -> Path:
+    """The file that would be written: where links end; it need not exist yet.
+
+    Raises:
+        IsADirectoryError: for a folder.
+        OSError: for a device, a pipe or a socket, standard output by its name among them, or links in a circle.
+    """
+    path = Path(path)
+    target = Path(os.path.realpath(path.parent)) / path.name
+    for _ in range(_MOST_LINKS):
+        # /dev/stdout leads here; what it leads to may be a regular file, which a replacement would cut off from stdout.
+        if target.parent.name == "fd" and "proc" in target.parts[:2]:
+            raise OSError(f"{path} is an open stream; mekrr writes whole files: give the name of a file")
+        if not target.is_symlink():
+            break
+        aim = target.parent / os.readlink(target)
+        target = Path(os.path.realpath(aim.parent)) / aim.name
+    else:
+        raise OSError(f"{path} is a link that leads in a circle; give the name of a file")
+    if not target.exists():
+        return target
+    mode = target.stat().st_mode
+    if stat.S_ISREG(mode):
+        return target
+    kind = next((word for is_kind, word in _KINDS if is_kind(mode)), "no regular file")
+    refusal = IsADirectoryError if stat.S_ISDIR(mode) else OSError
+    raise refusal(f"{path} is {kind}; give the name of a file to write")

@@ -116,7 +116,7 @@ def test_outputs_and_models_that_cannot_be_used(capsys, files, tmp_path):
     for model, output, message in (
         (files / "start.extxyz", tmp_path / "new.extxyz", "not a whole safetensors file"),
         (files / "model.safetensors", tmp_path / "r.extxyz", "exists: go on with it by --resume"),
-        (files / "model.safetensors", tmp_path / "r.traj", "extended XYZ"),
+        (files / "model.safetensors", tmp_path / "r.traj", "must be one of .extxyz, .xyz"),
         (files / "model.safetensors", tmp_path / "no" / "r.extxyz", "no such folder"),
     ):
         code, _, err = call(capsys, "md", model, files / "start.extxyz", "-o", output)
@@ -141,6 +141,4 @@ def test_a_killed_run_leaves_whole_frames_and_goes_on(capsys, files, tmp_path):
     steps = str(killed + 5)
     assert call(capsys, *words, "-o", output, "--steps", steps)[0] == 0
     assert call(capsys, *words, "-o", whole, "--steps", steps)[0] == 0
-    continued, straight = ase.io.read(output, ":"), ase.io.read(whole, ":")
-    assert [f.info["step"] for f in continued] == [f.info["step"] for f in straight]
-    np.testing.assert_allclose(continued[-1].positions, straight[-1].positions, atol=1e-4)
+    assert output.read_bytes() == whole.read_bytes()

@@ -117,6 +117,9 @@ def _download(url: str, partial: Path, progress: Progress | None) -> None:
         start = start if response.status == 206 else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
+        if not start:
+            # The old part first: under a new tag it would be continued, and a kill just here would mix two files.
+            partial.unlink(missing_ok=True)
         _tag_of(partial).write_text(response.headers.get("ETag", ""))
         received = _append(response, partial, start, total, progress)
     if total is not None and received != total:

@@ -23,7 +23,7 @@ from mekrr.cli.options import (
     VirialKey,
     label_keys,
 )
-from mekrr.cli.outputs import require_writable
+from mekrr.cli.outputs import PAGE_SUFFIXES, require_output
 from mekrr.cli.tables import calibration_line, error_table, group_table
 from mekrr.data import read_structures
 from mekrr.evaluation import Evaluation, evaluate
@@ -53,7 +53,7 @@ def evaluate_command(
 ) -> None:
     """Errors of MODEL on labelled structures, beside the backbone by itself."""
     if report is not None:
-        require_writable(report)
+        require_output(report, PAGE_SUFFIXES, (model, *data))
     potential = KernelPotential.load(model, device, trust_checkpoint)
     keys = label_keys(
         energy_key, forces_key, stress_key, virial_key, None, energy_unit, length_unit, forces_unit, stress_unit

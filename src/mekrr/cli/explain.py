@@ -8,7 +8,7 @@ from rich.table import Table
 
 from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
-from mekrr.cli.outputs import require_writable
+from mekrr.cli.outputs import PAGE_SUFFIXES, require_output
 from mekrr.cli.tables import number
 from mekrr.data import read_structures
 from mekrr.potential import KernelPotential
@@ -38,7 +38,7 @@ def explain_command(
     )
 
     if output is not None:
-        require_writable(output)
+        require_output(output, PAGE_SUFFIXES, (model, *data))
         require_viewer()
     potential = KernelPotential.load(model, device, trust_checkpoint)
     structures = read_structures(data, index=index, require_energy=False)

@@ -26,7 +26,7 @@ from mekrr.cli.options import (
     label_keys,
     number_or_word,
 )
-from mekrr.cli.outputs import require_writable
+from mekrr.cli.outputs import MODEL_SUFFIXES, require_output
 from mekrr.cli.tables import calibration_line, choice_table, error_table, solver_line
 from mekrr.data import read_structures
 from mekrr.evaluation import Evaluation, evaluate
@@ -84,7 +84,8 @@ def fit(
     json: JsonOption = False,
 ) -> None:
     """Fit a potential to the energies, forces and stress of TRAIN; what is not given is chosen by leave-one-out."""
-    require_writable(output)
+    weights = backbone.partition(":")[2] or None
+    require_output(output, MODEL_SUFFIXES, (*train, validation, weights))
     keys = label_keys(
         energy_key, forces_key, stress_key, virial_key, weight_key, energy_unit, length_unit, forces_unit, stress_unit
     )

@@ -15,7 +15,7 @@ from rich.table import Table
 from mekrr.calculators import Calculator
 from mekrr.cli.console import err, out, print_json
 from mekrr.cli.options import DeviceOption, JsonOption, ModelArgument, TrustOption, number_or_word
-from mekrr.cli.outputs import require_writable
+from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_output
 from mekrr.cli.tables import number
 from mekrr.dynamics import (
     Settings,
@@ -103,7 +103,7 @@ def md(
     json: JsonOption = False,
 ) -> None:
     """Molecular dynamics from START with MODEL, its uncertainty watched."""
-    trajectory = _open(output, resume)
+    trajectory = _open(output, resume, (model, start))
     settings = Settings(
         steps=steps,
         timestep=timestep,
@@ -136,13 +136,13 @@ def md(
         raise typer.Exit(STOPPED_CODE)
 
 
-def _open(output: Path, resume: bool) -> Trajectory:
+def _open(output: Path, resume: bool, inputs: tuple[Path, ...]) -> Trajectory:
     """The trajectory to write.
 
     Raises:
         ValueError, OSError: when it may not or cannot be written.
     """
-    require_writable(output)
+    require_output(output, TRAJECTORY_SUFFIXES, inputs)
     if output.exists() and not resume:
         raise FileExistsError(f"{output} exists: go on with it by --resume, or choose another output")
     return Trajectory(output)

@@ -1,22 +1,64 @@
-"""Checks of output paths before minutes are spent."""
+"""Checks of output paths before minutes are spent: one place for every command."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from mekrr.files import regular_target
 
-def require_writable(path: Path) -> None:
-    """Refuse an output that could not be written.
+MODEL_SUFFIXES = (".safetensors", ".st", "")
+PAGE_SUFFIXES = (".html", ".htm")
+TRAJECTORY_SUFFIXES = (".extxyz", ".xyz")
+STRUCTURE_SUFFIXES = (
+    *(text + compression for text in TRAJECTORY_SUFFIXES for compression in ("", ".gz", ".bz2", ".xz")),
+    ".traj",
+    ".db",
+    ".json",
+)
+
+
+def require_output(path: Path, suffixes: tuple[str, ...], inputs: Iterable[Path | str | None] = ()) -> None:
+    """Refuse an output that could not be written, would destroy an input, or whose name says something else.
+
+    Args:
+        path: as given.
+        suffixes: of what the command writes; "" allows a name without one.
+        inputs: files the command reads; None is skipped, and so is what does not exist.
 
     Raises:
-        OSError: when its folder is missing or read-only, or the path is a folder.
+        OSError: when its folder is missing or read-only, or the path is no regular file.
+        ValueError: when the suffix is another, or the path leads to an input.
     """
-    folder = path.parent
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file to write")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; make it, or choose another output")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{folder}: cannot be written; choose another output")
+    target = regular_target(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder; make it, or choose another output")
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"{path.parent}: cannot be written; choose another output")
+    for given in inputs:
+        if given is not None and _is_same(target, Path(given)):
+            raise ValueError(f"{path} is the input {given}: it would be overwritten; choose another output")
+    suffix_of(path, suffixes)
+
+
+def _is_same(target: Path, given: Path) -> bool:
+    """Whether both are one file, whatever links, spellings or letter case lead to it."""
+    return target.exists() and given.exists() and os.path.samefile(target, given)
+
+
+def suffix_of(path: Path, suffixes: tuple[str, ...]) -> str:
+    """The one of `suffixes` that the name ends in, whatever its case.
+
+    Raises:
+        ValueError: when it ends in none.
+    """
+    name = path.name.lower()
+    found = [suffix for suffix in suffixes if suffix and name.endswith(suffix) and name != suffix]
+    if not found and "" in suffixes and "." not in name.strip(".") and name != "-":
+        found = [""]
+    if not found:
+        known = ", ".join(suffix or "no suffix" for suffix in suffixes)
+        raise ValueError(f"{path}: the suffix says what is written, and must be one of {known}; choose another name")
+    return max(found, key=len)
 
 
 def require_folder(path: Path) -> None:

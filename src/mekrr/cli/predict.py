@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import ase.io
 import typer
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -12,17 +11,17 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
-from mekrr.cli.outputs import require_writable
+from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
+from mekrr.cli.structure_files import write_structures
 from mekrr.data import Structure, read_structures
 from mekrr.evaluation import warn_of_unlike
-from mekrr.files import atomic_path
 from mekrr.potential import KernelPotential, Prediction
 
 
 def predict(
     model: ModelArgument,
     data: DataArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The extended XYZ file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .extxyz, .extxyz.gz, .traj, .db, ...")],
     force_uncertainty: Annotated[
         bool, typer.Option("--force-uncertainty", help="Write the deviation of each force component too.")
     ] = False,
@@ -31,8 +30,8 @@ def predict(
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Energies, forces, stress, deviations and atomic energies of DATA, as extended XYZ."""
-    require_writable(output)
+    """Energies, forces, stress, deviations and atomic energies of DATA; the suffix says the format."""
+    require_output(output, STRUCTURE_SUFFIXES, (model, *data))
     potential = KernelPotential.load(model, device, trust_checkpoint)
     structures = read_structures(data, index=index, require_energy=False)
     with Stages() as stages:
@@ -54,14 +53,14 @@ def predict(
 
 
 def write_predictions(path: Path, structures: Sequence[Structure], predictions: Sequence[Prediction]) -> None:
-    """Write extended XYZ; labels that were known are kept as dft_energy and dft_forces.
+    """Write predictions; labels that were known are kept as dft_energy and dft_forces.
 
     Raises:
+        ValueError: for a suffix that is none of a structure file.
         OSError: when the file cannot be written.
     """
     frames = [_frame(s, p) for s, p in zip(structures, predictions, strict=True)]
-    with atomic_path(path) as temporary:
-        ase.io.write(temporary, frames, format="extxyz")
+    write_structures(path, frames)
 
 
 def _frame(structure: Structure, prediction: Prediction) -> Atoms:

@@ -14,10 +14,11 @@ from mekrr.cli.predict import write_predictions
 from mekrr.cli.tables import calibration_line, choice_table, error_table
 from mekrr.data import load_dataset, split
 from mekrr.evaluation import evaluate
-from mekrr.files import atomic_path
+from mekrr.files import atomic_path, regular_target
 from mekrr.potential import KernelPotential
 
 DATASET = "cu-formate-mini"
+WRITTEN = ("model.safetensors", "predictions.extxyz", "metrics.json", "report.html")
 
 
 def quickstart(
@@ -28,6 +29,7 @@ def quickstart(
 ) -> None:
     """Fit, evaluate and report on embedded DFT data: formate on Cu(111), intact and along its dehydrogenation."""
     require_folder(output)
+    _require_own(output)
     structures = load_dataset(DATASET)
     parts = split(structures, train=0.8, method="group", group_key="trajectory", seed=0)
     train, test = [structures[i] for i in parts.train], [structures[i] for i in parts.test]
@@ -49,5 +51,19 @@ def quickstart(
     out.print(choice_table(potential.fitted_.record))
     out.print(error_table(found, f"{len(test)} held-out structures"))
     out.print(calibration_line(metrics), soft_wrap=True)
-    names = "model.safetensors, predictions.extxyz, metrics.json, report.html"
-    out.print(f"wrote {names} in {output}", soft_wrap=True, highlight=False)
+    out.print(f"wrote {', '.join(WRITTEN)} in {output}", soft_wrap=True, highlight=False)
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a folder whose files of these names are not of an earlier quickstart, which makes its cache first.
+
+    Raises:
+        FileExistsError: naming them.
+        OSError: when one is no regular file.
+    """
+    there = [name for name in WRITTEN if regular_target(folder / name).exists()]
+    if there and not (folder / "cache").is_dir():
+        raise FileExistsError(
+            f"{folder} holds {', '.join(there)}, not of an earlier quickstart: they would be overwritten; give another "
+            "folder"
+        )

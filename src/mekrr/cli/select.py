@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import ase.io
 import typer
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -13,10 +12,10 @@ from rich.table import Table
 
 from mekrr.cli.console import Stages, err, out, print_json
 from mekrr.cli.options import DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
-from mekrr.cli.outputs import require_writable
+from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
+from mekrr.cli.structure_files import write_structures
 from mekrr.data import Structure, read_structures
 from mekrr.features import default_cache_folder
-from mekrr.files import atomic_path
 from mekrr.potential import KernelPotential
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def select_command(
     model: ModelArgument,
     pool: Annotated[list[Path], typer.Argument(metavar="POOL...", help="Files with structures to choose from.")],
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many structures to choose.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The extended XYZ file to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .extxyz, .extxyz.gz, .traj, .db, ...")],
     method: Annotated[str, typer.Option(help="variance, atoms, farthest or random.")] = "variance",
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="Leave out structures with elements the potential cannot treat.")
@@ -40,17 +39,16 @@ def select_command(
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
-    """The structures of POOL that MODEL would learn most from, as a batch and in order, as extended XYZ."""
+    """The structures of POOL that MODEL would learn most from, as a batch and in order; the suffix says the format."""
     from mekrr.active import select
 
-    require_writable(output)
+    require_output(output, STRUCTURE_SUFFIXES, (model, *pool))
     potential = KernelPotential.load(model, device, trust_checkpoint)
     potential.cache = None if no_cache else (cache or default_cache_folder())
     structures = read_structures(pool, index=index, require_energy=False)
     with Stages() as stages:
         found = select(potential, structures, count, method, seed, skip_unknown, stages)
-    with atomic_path(output) as temporary:
-        ase.io.write(temporary, list(_frames(found)), format="extxyz")
+    write_structures(output, list(_frames(found)))
     if json:
         print_json(record(found) | {"output": str(output)})
         return

@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -16,6 +17,8 @@ from mekrr.errors import DataError
 SUFFIXES = (".extxyz", ".xyz")
 NEEDED = ("step", "time_fs")
 """Keys of a frame without which a run cannot be continued."""
+
+_PROPERTIES = re.compile(r"Properties=(\S+)")
 
 SAME_ENERGY = 0.05
 """meV/atom: float32 rounding on another machine and eight decimals of the positions stay far below."""
@@ -59,12 +62,11 @@ class Trajectory:
         Raises:
             OSError: when it cannot be written, as on a full disk.
         """
-        text = io.StringIO()
-        ase.io.write(text, atoms, format="extxyz")
+        text = exact_xyz(atoms)
         with open(self.path, "ab", buffering=0) as file:
             end = os.fstat(file.fileno()).st_size
             try:
-                _write_all(file, text.getvalue().encode())
+                _write_all(file, text.encode())
             except BaseException as error:
                 os.ftruncate(file.fileno(), end)
                 if isinstance(error, OSError):
@@ -87,6 +89,24 @@ class Trajectory:
         if extent.end < extent.size:
             os.truncate(self.path, extent.end)
         return frame, extent.size - extent.end
+
+
+def exact_xyz(atoms: Atoms) -> str:
+    """A frame of extended XYZ with all digits of positions and momenta; ASE writes eight decimals.
+
+    A run that goes on from such a frame is bit for bit the run that was not interrupted.
+    """
+    text = io.StringIO()
+    ase.io.write(text, atoms, format="extxyz")
+    count, comment, *rows = text.getvalue().splitlines()
+    columns = re.findall(r"([^:]+):([A-Z]):(\d+)(?::|$)", _PROPERTIES.findall(comment)[0])
+    starts = itertools.accumulate((int(width) for *_, width in columns), initial=0)
+    cells = [row.split() for row in rows]
+    for (name, _, width), start in zip(columns, starts, strict=False):
+        values = {"pos": atoms.positions, "momenta": atoms.arrays.get("momenta")}.get(name)
+        for row, exact in zip(cells, () if values is None else values.tolist(), strict=False):
+            row[start : start + int(width)] = map(repr, exact)
+    return "\n".join([count, comment, *map(" ".join, cells)]) + "\n"
 
 
 def scan(file: IO[bytes], path: Path) -> Extent:
