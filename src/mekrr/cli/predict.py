@@ -13,7 +13,7 @@ from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
 from mekrr.cli.structure_files import write_structures
-from mekrr.data import Structure, read_structures
+from mekrr.data import OWN_RESULTS, Structure, read_structures
 from mekrr.evaluation import warn_of_unlike
 from mekrr.potential import KernelPotential, Prediction
 
@@ -53,7 +53,7 @@ def predict(
 
 
 def write_predictions(path: Path, structures: Sequence[Structure], predictions: Sequence[Prediction]) -> None:
-    """Write predictions; labels that were known are kept as dft_energy and dft_forces.
+    """Write predictions; labels that were known are kept as dft_energy, dft_forces and dft_stress.
 
     Raises:
         ValueError: for a suffix that is none of a structure file.
@@ -66,6 +66,7 @@ def write_predictions(path: Path, structures: Sequence[Structure], predictions: 
 def _frame(structure: Structure, prediction: Prediction) -> Atoms:
     atoms = structure.atoms.copy()
     atoms.info |= {key: value for key, value in structure.info.items() if _writable(value)}
+    atoms.info[OWN_RESULTS] = "predict"
     results = {"energy": prediction.energy, "forces": prediction.forces, "energies": prediction.atomic_energies}
     if prediction.stress is not None:
         results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
@@ -79,6 +80,8 @@ def _frame(structure: Structure, prediction: Prediction) -> Atoms:
         atoms.info["dft_energy"] = structure.energy
     if structure.forces is not None:
         atoms.arrays["dft_forces"] = structure.forces
+    if structure.stress is not None:
+        atoms.info["dft_stress"] = structure.stress
     atoms.calc = SinglePointCalculator(atoms, **{name: value for name, value in results.items() if value is not None})
     return atoms
 

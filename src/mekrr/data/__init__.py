@@ -9,15 +9,18 @@ from mekrr.data.checking.composition import (
     outside_row_space,
 )
 from mekrr.data.checking.duplicates import duplicate_groups
+from mekrr.data.checking.issues import Issue
 from mekrr.data.checking.splits import Split, split
 from mekrr.data.checking.summary import DatasetSummary, inspect_report, summary
-from mekrr.data.checking.validation import Issue, raise_on_errors, validate
+from mekrr.data.checking.validation import raise_on_errors, validate
+from mekrr.data.reading.drawer import OWN_RESULTS
 from mekrr.data.reading.labels import LabelKeys, as_structures, from_ase
 from mekrr.data.reading.readers import read_structures
 from mekrr.data.reading.structure import Structure
 from mekrr.data.registry import DatasetEntry, datasets, fetch, load_dataset
 
 __all__ = [
+    "OWN_RESULTS",
     "CompositionReference",
     "DatasetEntry",
     "DatasetSummary",

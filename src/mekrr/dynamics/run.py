@@ -14,6 +14,7 @@ from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 
+from mekrr.data import OWN_RESULTS
 from mekrr.dynamics.settings import Settings
 from mekrr.dynamics.start import degrees_of_freedom, temperature
 from mekrr.dynamics.trajectory import Trajectory
@@ -144,6 +145,7 @@ def frame(atoms: Atoms, state: State) -> Atoms:
     copy = atoms.copy()
     copy.set_constraint([c for c in atoms.constraints if not isinstance(c, FixCom)])
     copy.info = {name: getattr(state, name) for name in ("step", "time_fs", "temperature", "total_energy")}
+    copy.info[OWN_RESULTS] = "md"
     if state.energy_std is not None:
         copy.info["energy_std"] = state.energy_std
     assert atoms.calc is not None

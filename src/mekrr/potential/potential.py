@@ -101,7 +101,7 @@ class KernelPotential:
         with watch.stage("backbone"):
             backbone = self.backbone
         labelled = as_structures(structures)
-        issues = validate(labelled, known_species=backbone.known_species)
+        issues = validate(labelled, backbone.known_species, isolated_atoms=self.options.isolated_atoms)
         raise_on_errors(issues)
         remarks = [issue.message for issue in issues]
         training = _without_duplicates(labelled)

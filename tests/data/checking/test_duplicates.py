@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import fcc111, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,3 +64,23 @@ def test_supercells_of_different_structures_differ():
     for repeats in ((2, 2, 2), (3, 3, 1), (4, 2, 1)):
         structures = [Structure(a.repeat(repeats)) for a in (atoms, other, atoms)]
         np.testing.assert_array_equal(duplicate_groups(structures), [0, 1, 0])
+
+
+@pytest.mark.parametrize("cell", [None, [1.0, 1.0, 1.0], [0, 0, 2.0], [9, 9, 1.0]])
+@pytest.mark.parametrize("pbc", [False, [True, False, False], [True, True, False]])
+def test_only_periodic_directions_wrap(cell, pbc):
+    """A bond that is longer by 1 Angstrom, or by the height of a cell that does not repeat, is another bond."""
+    if cell is None or not any(cell):
+        pbc = False
+    cell = [9, 9, 1.0] if cell == [0, 0, 2.0] and np.any(pbc) else cell
+    bonds = [Atoms("O2", [[0, 0, 0], [0, 0, z]], cell=cell, pbc=pbc) for z in (1.25, 2.25, 3.25, 1.25)]
+    np.testing.assert_array_equal(duplicate_groups([Structure(a) for a in bonds]), [0, 1, 2, 0])
+
+
+def test_a_slab_moved_by_its_empty_height_is_another():
+    slab = fcc111("Cu", (2, 2, 3), vacuum=6.0, periodic=True)
+    slab.pbc = [True, True, False]
+    moved, image = slab.copy(), slab.copy()
+    moved.positions[0] += slab.cell[2]
+    image.positions[0] += slab.cell[0]
+    np.testing.assert_array_equal(duplicate_groups([Structure(a) for a in (slab, moved, image)]), [0, 1, 0])

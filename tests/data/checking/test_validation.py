@@ -191,3 +191,9 @@ def test_energies_under_several_keys(frames):
     (issue,) = validate(structures)
     assert issue.code == "energy-keys"
     assert "calc:energy (4), info:REF_energy (1)" in issue.message
+
+
+def test_isolated_atoms_asked_for_must_be_there(slab):
+    structures = [from_ase(slab)]
+    assert codes(structures, isolated_atoms=True) == ["no-isolated-atoms"]
+    assert codes([*structures, Structure(Atoms("Cu"), -0.2)], isolated_atoms=True) == []

@@ -9,7 +9,7 @@ from ase.io import write
 from ase.units import Bohr, GPa, Hartree
 
 from mekrr.data import LabelKeys, Structure, as_structures, from_ase, read_structures
-from mekrr.data.reading.labels import FOUND
+from mekrr.data.reading.drawer import FOUND
 from mekrr.errors import DataError
 
 

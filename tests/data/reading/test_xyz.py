@@ -35,7 +35,10 @@ def test_round_trip(tmp_path_factory, sizes, pbc, seed):
         np.testing.assert_allclose(structure.atoms.cell.array, atoms.cell.array, atol=1e-7)
         np.testing.assert_allclose(structure.atoms.positions, atoms.positions, atol=1e-7)
         np.testing.assert_allclose(structure.forces, atoms.get_forces(), atol=1e-7)
-        np.testing.assert_allclose(structure.stress, atoms.get_stress(voigt=False), atol=1e-7)
+        if all(pbc):
+            np.testing.assert_allclose(structure.stress, atoms.get_stress(voigt=False), atol=1e-7)
+        else:
+            assert structure.stress is None
 
 
 def test_no_final_newline_is_fine(tmp_path):
@@ -74,3 +77,52 @@ def test_key_without_a_value_is_no_energy(tmp_path):
     (tmp_path / "a.xyz").write_text(WATER.replace("energy=-1", "energy"))
     with pytest.raises(DataError, match="calc:energy is not numeric, it holds 'True'"):
         read_structures(tmp_path / "a.xyz")
+
+
+LABELLED = (
+    '1\nLattice="9 0 0 0 8 0 0 0 7" Properties=species:S:1:pos:R:3:forces:R:3 pbc="T T F" energy=-1\nH 0 0 0 .1 .2 .3\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("Lattice=", "lattice="),
+        ("Lattice=", "LATTICE="),
+        ("Lattice=", "Latice="),
+        ("Lattice=", "cell="),
+        ("Properties=", "properties="),
+        ("Properties=", "Propertys="),
+        ("Properties=", "columns="),
+        ("pbc=", "PBC="),
+    ],
+)
+def test_a_misspelt_structural_key_is_named(tmp_path, right, wrong):
+    (tmp_path / "a.xyz").write_text(LABELLED)
+    (structure,) = read_structures(tmp_path / "a.xyz")
+    np.testing.assert_allclose(structure.atoms.cell.lengths(), [9, 8, 7])
+    (tmp_path / "a.xyz").write_text(LABELLED.replace(right, wrong))
+    with pytest.raises(DataError, match=f"index 0: {wrong}.* is spelled {right}"):
+        read_structures(tmp_path / "a.xyz")
+
+
+def test_keys_that_only_resemble_structural_ones_are_kept(tmp_path):
+    (tmp_path / "a.xyz").write_text(LABELLED.replace("energy=-1", "energy=-1 lattice_a=3.6 cell_type=fcc property=x"))
+    (structure,) = read_structures(tmp_path / "a.xyz")
+    assert {"lattice_a", "cell_type", "property"} <= set(structure.info)
+
+
+def test_byte_order_mark(tmp_path):
+    (tmp_path / "a.xyz").write_text(LABELLED, encoding="utf-8-sig")
+    assert len(read_structures(tmp_path / "a.xyz")) == 1
+
+
+@pytest.mark.parametrize("key", ["stress", "REF_stress", "virial", "REF_virial"])
+def test_six_numbers_in_voigt_order(tmp_path, key):
+    energy = "REF_energy" if key.startswith("REF") else "energy"
+    text = LABELLED.replace("energy=-1", f'{energy}=-1 {key}="1 2 3 4 5 6"').replace("T T F", "T T T")
+    (tmp_path / "a.xyz").write_text(text)
+    (structure,) = read_structures(tmp_path / "a.xyz")
+    expected = np.array([[1, 6, 5], [6, 2, 4], [5, 4, 3]])
+    scale = -1 / (9 * 8 * 7) if "virial" in key else 1
+    np.testing.assert_allclose(structure.stress, scale * expected)

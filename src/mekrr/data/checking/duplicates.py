@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
+from ase.cell import Cell
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -57,23 +58,28 @@ def _coincide(one: Atoms, other: Atoms) -> bool:
 
     Sketches alone do not tell: all their waves vanish for the supercell of any structure.
     """
-    cell = one.cell.complete()
-    here, there = (cell.scaled_positions(atoms.positions) for atoms in (one, other))
-    distance, partner = cKDTree(_wrapped(there), boxsize=1.0).query(_wrapped(here))
+    frame = _frame(one)
+    here, there = (_wrapped(frame.scaled_positions(atoms.positions), one.pbc) for atoms in (one, other))
+    # a box of no size is how scipy is told not to wrap
+    distance, partner = cKDTree(there, boxsize=np.where(one.pbc, 1.0, 0.0)).query(here)
     matched = len(set(partner.tolist())) == len(one)
-    reach = COINCIDENCE / np.linalg.norm(cell.array, axis=1).min()
+    reach = COINCIDENCE / np.linalg.norm(frame.array, axis=1).min()
     return bool(matched and distance.max() < reach and np.array_equal(one.numbers, other.numbers[partner]))
 
 
-def _wrapped(scaled: np.ndarray) -> np.ndarray:
-    """Scaled positions in [0, 1), rounding included."""
-    return scaled % 1.0 % 1.0
+def _frame(atoms: Atoms) -> Cell:
+    """The lattice vectors along which the structure repeats, and unit vectors for the rest."""
+    return Cell(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)).complete()
+
+
+def _wrapped(scaled: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Scaled positions in [0, 1) along periodic directions, rounding included."""
+    return np.where(pbc, scaled % 1.0 % 1.0, scaled)
 
 
 def _sketch(atoms: Atoms) -> np.ndarray:
     """The cell and a few structure factors, which know neither the order of atoms nor their periodic images."""
-    cell = atoms.cell.complete()
-    phases = 2 * np.pi * cell.scaled_positions(atoms.positions) @ _WAVES.T
+    phases = 2 * np.pi * _frame(atoms).scaled_positions(atoms.positions) @ _WAVES.T
     marks = 1.0 + (0.618033988749895 * atoms.numbers) % 1.0  # tells the species apart
     factors = marks @ np.exp(1j * phases)
     return np.concatenate([atoms.cell.array.ravel(), factors.real, factors.imag])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import chemical_symbols
 
-from mekrr.data.reading.labels import keys_beside_labels
+from mekrr.data.reading.labels import why_no_energy
 from mekrr.data.reading.structure import Structure
 
 
@@ -69,6 +69,12 @@ def _improper_cell(structure: Structure) -> str | None:
     return None
 
 
+def _no_volume(structure: Structure) -> str | None:
+    if structure.stress is None or structure.atoms.pbc.all():
+        return None
+    return "a stress, although it does not repeat in all three directions"
+
+
 def _weight(structure: Structure) -> str | None:
     positive = 0 < structure.weight < np.inf
     return None if positive else f"weight {structure.weight}"
@@ -80,6 +86,7 @@ SOUND = (
     Rule("shape", _shape, "correct the file, or name the key that holds this label"),
     Rule("not-finite", _not_finite, "remove the structure or repeat the calculation"),
     Rule("cell", _improper_cell, "correct the cell, or the periodic directions (pbc)"),
+    Rule("no-volume", _no_volume, "leave the stress out (None), or correct the periodic directions (pbc)"),
     Rule("weight", _weight, "give every structure a positive, finite weight"),
 )
 """A structure that breaks one of these is left out of all further checks."""
@@ -87,9 +94,7 @@ SOUND = (
 
 def no_energy(structure: Structure) -> str | None:
     """Complaint about a structure without an energy, with the keys that were found instead."""
-    if structure.energy is not None:
-        return None
-    return f"no energy; {keys_beside_labels(structure)}"
+    return None if structure.energy is not None else why_no_energy(structure)
 
 
 def unknown_elements(known: Collection[int]) -> Rule:

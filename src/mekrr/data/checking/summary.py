@@ -11,10 +11,11 @@ from ase.data import chemical_symbols
 from mekrr.data.checking.composition import is_isolated_atom
 from mekrr.data.checking.distances import shortest_by_pair
 from mekrr.data.checking.duplicates import duplicate_groups
+from mekrr.data.checking.issues import Issue
 from mekrr.data.checking.references import composition_residuals
 from mekrr.data.checking.soundness import is_sound
-from mekrr.data.checking.validation import Issue, validate
-from mekrr.data.reading.labels import FOUND
+from mekrr.data.checking.validation import validate
+from mekrr.data.reading.drawer import FOUND
 from mekrr.data.reading.structure import Structure
 
 

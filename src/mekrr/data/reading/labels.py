@@ -1,10 +1,13 @@
 """Energies, forces and stress wherever a file keeps them: from ase.Atoms to `Structure`.
 
-Where a label is looked for, first hit wins:
+Energies, forces and stress of a structure are taken from one origin. Origins, the first that has an energy wins:
 
 1. the key the user names in `LabelKeys`, among calculator results, then `info`, then `arrays`;
-2. calculator results under ASE's own names;
-3. well-known keys in `info` and `arrays` (`REF_energy`, `dft_forces`, `virial`, ...), whatever their case.
+2. names that say they are the reference, whatever their case: `REF_energy`, `energy_ref`, then `dft_energy`, ...;
+3. calculator results, and plain names in `info` and `arrays` (`energy`, `force`, `virial`, ...).
+
+Labels of another origin are left out, and the record in `Structure.info` names them, for `validate` to say so. Results
+in files that mekrr wrote are a potential's own: they are labels only for a user who names their key.
 
 Energy and free energy. Codes with electronic smearing give two: `energy`, extrapolated to zero smearing, and
 `free_energy`, whose derivative the forces are. A potential needs energies and forces of one surface, so a structure
@@ -12,34 +15,20 @@ with forces takes `free_energy` where the calculator has both, and one without f
 `LabelKeys(energy=...)` overrides this.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from mekrr.data.reading.drawer import FOUND, ORIGINS, STORED, Drawer, origin_of
 from mekrr.data.reading.structure import Structure
 from mekrr.data.reading.units import energy_factor, force_factor, length_factor, stress_factor
 from mekrr.errors import DataError
 
-ENERGY_KEYS = (
-    "ref_energy",
-    "dft_energy",
-    "energy_ref",
-    "energy_dft",
-    "total_energy",
-    "totenergy",
-    "corrected_total_energy",
-    "energy",
-    "free_energy",
-)
-FORCES_KEYS = ("ref_forces", "ref_force", "dft_forces", "dft_force", "forces_ref", "forces_dft", "forces", "force")
-STRESS_KEYS = ("ref_stress", "dft_stress", "stress")
-VIRIAL_KEYS = ("ref_virial", "ref_virials", "dft_virial", "dft_virials", "virial", "virials")
-
-FOUND = "mekrr_keys"
-"""Key of `Structure.info` under which the reader records where each label came from."""
+SAME_STRESS = 1e-4
+"""eV/Angstrom^3: a stress and the one that a virial implies may differ by so much."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,8 @@ class LabelKeys:
         energy: key of the total energy.
         forces: key of the forces, shape (atoms, 3).
         stress: key of the stress in ASE's sign: shape (3, 3), 9 numbers, or 6 in Voigt order xx yy zz yz xz xy.
-        virial: key of the virial (-volume times stress), in the unit of the energy; read where there is no stress.
+        virial: key of the virial (-volume times stress), in the unit of the energy; read where there is no stress, and
+            a stress that is not named gives way to a virial that is.
         weight: key of the weight of a structure; structures without it weigh 1.
         energy_unit: eV, meV, Ha, Ry, kcal/mol or kJ/mol.
         length_unit: of positions and cell: Angstrom, Bohr or nm.
@@ -97,24 +87,25 @@ def from_ase(atoms: Atoms, keys: LabelKeys | None = None, source: str = "", inde
     """
     keys = keys or LabelKeys()
     where = f"{source or 'structure'}, index {index} ({atoms.get_chemical_formula()})"
-    drawer = _Drawer(atoms, where)
+    drawer = Drawer(atoms, where)
     factors = keys.factors()
-    forces_key = drawer.find(keys.forces, ("forces",), FORCES_KEYS)
-    energy_names = ("free_energy", "energy") if forces_key else ("energy", "free_energy")
-    energy_key = drawer.find(keys.energy, energy_names, ENERGY_KEYS)
-    stress_key = drawer.find(keys.stress, ("stress",), STRESS_KEYS)
-    virial_key = drawer.find(keys.virial, (), VIRIAL_KEYS)
-    geometry = _geometry(atoms, factors["length"], drawer.used_arrays([forces_key]))
-    stress_key, stress = _stress(drawer, stress_key, virial_key, factors, geometry)
-    found = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    others = drawer.numbers_beside(energy_key, ENERGY_KEYS, factors["energy"])
+    choice = _Choice.of(drawer, keys)
+    geometry = _geometry(atoms, factors["length"], choice.used_arrays())
+    energy = drawer.number(choice.energy, factors["energy"])
+    forces = drawer.array(choice.forces, factors["forces"], {(len(atoms), 3)})
+    stress_key, stress, remarks = _stress(drawer, choice, factors, geometry)
+    found: dict[str, Any] = {"energy": choice.energy, "forces": choice.forces, "stress": stress_key}
+    found |= {"other_energies": choice.other_energies(drawer, factors["energy"]), "present": drawer.keys}
+    found |= choice.record() | remarks
+    found |= {"stale": True} if drawer.is_stale else {}
+    found |= {"written_by": str(drawer.written_by)} if drawer.written_by is not None else {}
     return Structure(
         atoms=geometry,
-        energy=drawer.number(energy_key, factors["energy"]),
-        forces=drawer.array(forces_key, factors["forces"], {(len(atoms), 3)}),
+        energy=energy,
+        forces=forces,
         stress=stress,
         weight=_weight(atoms, keys.weight, where),
-        info=drawer.other_info([energy_key, stress_key]) | {FOUND: found | {"other_energies": others}},
+        info=drawer.other_info([choice.energy, choice.stress, choice.virial]) | {FOUND: found},
         source=source,
         index=index,
     )
@@ -126,11 +117,13 @@ def as_structures(
     """The items as structures: ase.Atoms are converted with `from_ase`, structures are passed on.
 
     Raises:
-        DataError: for an item that is neither.
+        DataError: for an item that is neither, or a named key that no structure has.
     """
     if isinstance(items, Structure | Atoms):
         items = [items]
-    return [_as_structure(item, keys, i) for i, item in enumerate(items)]
+    structures = [_as_structure(item, keys, i) for i, item in enumerate(items)]
+    require_named(structures, keys or LabelKeys())
+    return structures
 
 
 def _as_structure(item: Structure | Atoms, keys: LabelKeys | None, index: int) -> Structure:
@@ -148,88 +141,113 @@ def keys_beside_labels(structure: Structure) -> str:
     return f"keys found: {', '.join(keys)}" if keys else "no other keys were found"
 
 
-class _Drawer:
-    """Everything one `Atoms` object holds, under keys "calc:energy", "info:REF_energy", "arrays:dft_forces"."""
+def why_no_energy(structure: Structure) -> str:
+    """What was found in place of an energy, in words."""
+    found = structure.info.get(FOUND) or {}
+    if found.get("written_by"):
+        return (
+            f"no energy: the results in this file are those of mekrr {found['written_by']}, and no label; to take them "
+            f"as labels all the same, name their keys (energy, forces). {keys_beside_labels(structure)}"
+        )
+    if found.get("stale"):
+        return (
+            "no energy: the calculator's results are stale, they belong to other positions, another cell or other "
+            "periodic directions (wrap() and a change of pbc suffice); store them anew. "
+            f"{keys_beside_labels(structure)}"
+        )
+    return f"no energy; {keys_beside_labels(structure)}"
 
-    def __init__(self, atoms: Atoms, where: str) -> None:
-        self.where = where
-        self.places: dict[str, Mapping[str, Any]] = {
-            "calc": _stored_results(atoms),
-            "info": {k: v for k, v in atoms.info.items() if k != FOUND},
-            "arrays": {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")},
-        }
 
-    def find(self, named: str | None, results: Sequence[str], known: Sequence[str]) -> str | None:
-        """Key of the first hit, or None."""
-        if named is not None:
-            hits = (f"{place}:{named}" for place, content in self.places.items() if named in content)
-            return next(hits, None)
-        return next(self._candidates(results, known), None)
+def require_named(structures: Sequence[Structure], keys: LabelKeys) -> None:
+    """Refuse names and units of labels that no structure has.
 
-    def _candidates(self, results: Sequence[str], known: Sequence[str]) -> Iterator[str]:
-        yield from (f"calc:{name}" for name in results if name in self.places["calc"])
-        for place in ("info", "arrays"):
-            spelled = {key.lower(): key for key in self.places[place] if isinstance(key, str)}
-            yield from (f"{place}:{spelled[name]}" for name in known if name in spelled)
-
-    def __getitem__(self, key: str) -> Any:
-        place, _, name = key.partition(":")
-        return self.places[place][name]
-
-    def number(self, key: str | None, factor: float) -> float | None:
-        """The value under `key` times `factor`."""
-        value = self.array(key, factor, {(), (1,)})
-        return None if value is None else float(value.reshape(()))
-
-    def array(self, key: str | None, factor: float, shapes: set[tuple[int, ...]]) -> np.ndarray | None:
-        """The float64 array under `key` times `factor`."""
-        if key is None or self[key] is None:
-            return None
-        value = self._numeric(key)
-        if value.shape not in shapes:
-            expected = " or ".join(map(str, sorted(shapes, key=str)))
+    Raises:
+        DataError: listing the keys that are there.
+    """
+    read = [s for s in structures if FOUND in s.info]
+    if not read:
+        return
+    present = {key for s in read for key in s.info[FOUND]["present"]}
+    for label in ("energy", "forces", "stress", "virial", "weight"):
+        name = getattr(keys, label)
+        if name is not None and name not in present:
             raise DataError(
-                f"{self.where}: {key} has shape {value.shape}, expected {expected}; correct it or name another key"
+                f"{read[0].source or 'these structures'}: no structure has the {label} key {name!r}: check its "
+                f"spelling; keys found: {', '.join(sorted(present)) or 'none'}"
             )
-        return np.asarray(value * factor)
+    for label, unit in (("forces", keys.forces_unit), ("stress", keys.stress_unit)):
+        if unit is not None and all(s.info[FOUND][label] is None for s in read):
+            raise DataError(
+                f"{read[0].source or 'these structures'}: a unit of the {label} is given ({unit}), but no {label} "
+                f"were found; name their key, or leave the unit out; keys found: {', '.join(sorted(present))}"
+            )
 
-    def _numeric(self, key: str) -> np.ndarray:
-        """The value under `key` in float64; a truth value, which extended XYZ gives a bare key, is no number."""
-        try:
-            value = np.asarray(self[key])
-            return np.asarray("" if value.dtype == bool else value, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            held = str(self[key])[:60]
-            raise DataError(f"{self.where}: {key} is not numeric, it holds {held!r}; name another key") from error
 
-    def numbers_beside(self, chosen: str | None, known: Sequence[str], factor: float) -> dict[str, float]:
-        """Values of the candidates that were not chosen."""
-        beside = {}
-        for key in self._candidates(known, known):
-            value = self[key]
-            if key != chosen and isinstance(value, int | float | np.number):
-                beside[key] = float(value) * factor
-        return beside
+@dataclass(frozen=True)
+class _Choice:
+    """Keys of the labels that are read, None where there are none, and of those that are not.
 
-    def other_info(self, used: Sequence[str | None]) -> dict[str, Any]:
-        """The `info` without the labels that were taken from it."""
-        info = self.places["info"].items()
-        return {k: v.item() if isinstance(v, np.generic) else v for k, v in info if f"info:{k}" not in used}
+    Attributes:
+        left_out: by label, the key of the first candidate where no label of the origin chosen is there.
+        beside: by label, another candidate beside the one chosen.
+    """
+
+    energy: str | None
+    forces: str | None
+    stress: str | None
+    virial: str | None
+    left_out: dict[str, str]
+    beside: dict[str, str]
+    energies: tuple[str, ...]
 
     @staticmethod
-    def used_arrays(used: Sequence[str | None]) -> list[str]:
-        """Names of the arrays among `used` keys."""
-        return [key.partition(":")[2] for key in used if key and key.startswith("arrays:")]
+    def of(drawer: Drawer, keys: LabelKeys) -> "_Choice":
+        """Named keys first, everything else from one origin."""
+        named = {label: getattr(keys, label) for label in ("energy", "forces", "stress", "virial")}
+        at = {label: drawer.named(name) if name else None for label, name in named.items()}
+        origins = [o for o in ORIGINS if o != STORED or drawer.written_by is None]
+        origin = _origin(drawer, at, origins)
+        prefer_free = bool(at["forces"] or drawer.candidates("forces", origin))
+        chosen: dict[str, str | None] = {}
+        left_out: dict[str, str] = {}
+        beside: dict[str, str] = {}
+        every = {label: [key for o in origins for key in drawer.candidates(label, o, prefer_free)] for label in named}
+        for label, name in named.items():
+            own = drawer.candidates(label, origin, prefer_free) if origin in origins else []
+            if label == "stress" and named["virial"] and not name:
+                own = []  # the user wants the virial
+            chosen[label] = at[label] if name else next(iter(own), None)
+            others = [key for key in every[label] if key != chosen[label] and origin_of(key) != origin]
+            if others and label != "virial":
+                (left_out if chosen[label] is None and not name else beside)[label] = others[0]
+        return _Choice(**chosen, left_out=left_out, beside=beside, energies=tuple(every["energy"]))
+
+    def used_arrays(self) -> list[str]:
+        """Names of the arrays that are labels."""
+        keys = (self.energy, self.forces, self.stress, self.virial)
+        return sorted({key.partition(":")[2] for key in keys if key and key.startswith("arrays:")})
+
+    def other_energies(self, drawer: Drawer, factor: float) -> dict[str, float]:
+        """Values in eV of the candidates that were not chosen."""
+        numbers = {key: drawer[key] for key in self.energies if key != self.energy}
+        return {k: float(v) * factor for k, v in numbers.items() if isinstance(v, int | float | np.number)}
+
+    def record(self) -> dict[str, Any]:
+        """For `Structure.info`."""
+        return {"left_out": self.left_out, "beside": self.beside}
 
 
-def _stored_results(atoms: Atoms) -> dict[str, Any]:
-    """Results that the calculator holds for the present positions, without computing or resetting anything."""
-    calculator = atoms.calc
-    results = getattr(calculator, "results", None) or {}
-    check_state = getattr(calculator, "check_state", None)
-    if results and check_state is not None and check_state(atoms):
-        return {}
-    return {name: value for name, value in results.items() if value is not None}
+def _origin(drawer: Drawer, at: dict[str, str | None], origins: Sequence[str]) -> str:
+    """Where all labels that are not named come from: the origin of a named key, else the first with an energy."""
+    for label in ("energy", "forces"):
+        key = at[label]
+        if key is not None and (origin := origin_of(key)) is not None:
+            return origin
+    for label in ("energy", "forces", "stress", "virial"):
+        for origin in origins:
+            if drawer.candidates(label, origin):
+                return origin
+    return origins[0]
 
 
 def _geometry(atoms: Atoms, length: float, without: Sequence[str]) -> Atoms:
@@ -246,18 +264,30 @@ def _geometry(atoms: Atoms, length: float, without: Sequence[str]) -> Atoms:
 
 
 def _stress(
-    drawer: _Drawer, stress_key: str | None, virial_key: str | None, factors: dict[str, float], geometry: Atoms
-) -> tuple[str | None, np.ndarray | None]:
-    """The stress, or the one that a virial implies, symmetrised; with the key it came from."""
+    drawer: Drawer, choice: _Choice, factors: dict[str, float], geometry: Atoms
+) -> tuple[str | None, np.ndarray | None, dict[str, Any]]:
+    """The stress, or the one that a virial implies, with the key it came from and what is to be said of it.
+
+    Only structures that repeat in all three directions have one: the volume of others is that of their empty space.
+    """
     shapes: set[tuple[int, ...]] = {(3, 3), (9,), (6,)}
-    stress = drawer.array(stress_key, factors["stress"], shapes)
-    if stress is not None:
-        return stress_key, _symmetric(stress)
-    virial = drawer.array(virial_key, factors["virial"], shapes)
+    stress = drawer.array(choice.stress, factors["stress"], shapes)
+    virial = drawer.array(choice.virial, factors["virial"], shapes)
+    key = choice.virial if stress is None else choice.stress
     volume = abs(np.linalg.det(geometry.cell.array))
-    if virial is None or volume == 0.0:  # a virial of a structure without a cell has no stress
-        return None, None
-    return virial_key, -_symmetric(virial) / volume
+    if stress is None and virial is None:
+        return None, None, {}
+    if not geometry.pbc.all() or volume == 0.0:
+        return None, None, {"stress_left_out": key}
+    implied = None if virial is None else -_symmetric(virial) / volume
+    if stress is None:
+        return key, implied, {}
+    stress = _symmetric(stress)
+    remarks = {}
+    if implied is not None and np.abs(implied - stress).max() > max(SAME_STRESS, 0.01 * np.abs(stress).max()):
+        worst = np.unravel_index(np.abs(implied - stress).argmax(), (3, 3))
+        remarks = {"contradiction": (key, choice.virial, float(stress[worst]), float(implied[worst]))}
+    return key, stress, remarks
 
 
 def _symmetric(tensor: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, open_with_compression, string2index
 
 from mekrr.data.reading.databases import iter_db, iter_json, iter_lmdb
-from mekrr.data.reading.labels import LabelKeys, from_ase, keys_beside_labels
+from mekrr.data.reading.labels import LabelKeys, from_ase, require_named, why_no_energy
 from mekrr.data.reading.structure import Structure
 from mekrr.data.reading.vasp import iter_outcar, iter_vasprun
 from mekrr.data.reading.xyz import iter_xyz, reason
@@ -37,15 +37,15 @@ def read_structures(
 
     Raises:
         DataError: when a file is missing, empty, truncated, not what its name says, holds no structure, or a structure
-            has no energy although `require_energy`.
+            has no energy although `require_energy`, or no structure has a key that is named.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
     keys = keys or LabelKeys()
     keys.factors()
     structures = [s for one in paths for s in _read_file(Path(one), keys, index)]
+    require_named(structures, keys)
     if require_energy:
         _require_energies(structures, keys)
-    _require_weights(structures, keys)
     return structures
 
 
@@ -166,10 +166,6 @@ def _no_energy_message(missing: Sequence[Structure], key: str | None = None) -> 
     first = missing[0]
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
     under = f" under {key!r}" if key else ""
-    found = keys_beside_labels(first)
-    return f"{first.where}{more}: no energy{under}; {found}. Name the key that holds the energy, or label the structure"
-
-
-def _require_weights(structures: Sequence[Structure], keys: LabelKeys) -> None:
-    if keys.weight and not any(keys.weight in s.info for s in structures):
-        raise DataError(f"{structures[0].source}: no structure has the weight key {keys.weight!r}: check its spelling")
+    reason = why_no_energy(first)
+    reason = reason.replace("no energy", f"no energy{under}", 1)
+    return f"{first.where}{more}: {reason}. Name the key that holds the energy, or label the structure"

@@ -6,11 +6,14 @@ file) and takes a blank line for the end of the file, so that everything after i
 
 import io
 import itertools
+import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, cast
 
 import ase.io
+import numpy as np
 from ase import Atoms
 from ase.io.formats import open_with_compression
 
@@ -30,11 +33,45 @@ def iter_xyz(path: Path) -> Iterator[Atoms]:
 
 def _parse(path: Path, index: int, text: str) -> Atoms:
     try:
-        return cast(Atoms, ase.io.read(io.StringIO(text), format="extxyz", index=0))
+        atoms = cast(Atoms, ase.io.read(io.StringIO(_nine_numbers(text)), format="extxyz", index=0))
     except Exception as error:  # ase raises anything here, from KeyError to AssertionError
         raise DataError(
             f"{path}, index {index}: this frame is malformed: {reason(error)}; correct or remove it"
         ) from error
+    if misspelt := _misspelt(atoms):
+        raise DataError(f"{path}, index {index}: {misspelt}; spell it so, or give another name to what it holds")
+    return atoms
+
+
+_COLUMNS = re.compile(r"\w+:[SRIL]:\d+(:\w+:[SRIL]:\d+)*")
+_TENSOR = re.compile(r"""(?<![\w-])(stress|virial)=(["'{\[])([^"'}\]]*)["'}\]]""")
+_VOIGT = (0, 5, 4, 5, 1, 3, 4, 3, 2)  # of a symmetric matrix, row by row
+
+
+def _nine_numbers(text: str) -> str:
+    """A frame whose stress and virial of six numbers, in Voigt order, are written as the nine that ase wants."""
+    count, _, rest = text.partition("\n")
+    comment, _, rows = rest.partition("\n")
+
+    def expanded(match: re.Match[str]) -> str:
+        numbers = match[3].replace(",", " ").split()
+        return f'{match[1]}="{" ".join(numbers[k] for k in _VOIGT)}"' if len(numbers) == 6 else match[0]
+
+    return "\n".join([count, _TENSOR.sub(expanded, comment), rows])
+
+
+def _misspelt(atoms: Atoms) -> str | None:
+    """A key that was meant to be structural but is not, in words: ase reads such a key as one of many, and goes on."""
+    for key, value in atoms.info.items():
+        name = str(key)
+        if isinstance(value, str) and _COLUMNS.fullmatch(value.strip()):
+            return f"{name}= holds the names of columns, which is spelled Properties="
+        is_cell = name.lower() in ("lattice", "cell") or get_close_matches(name.lower(), ["lattice"], cutoff=0.9)
+        if is_cell and not atoms.cell.any() and np.size(value) == 9:
+            return f"{name}= holds a cell, which is spelled Lattice="
+        if name.lower() == "pbc":
+            return f"{name}= holds periodic directions, which is spelled pbc="
+    return None
 
 
 def reason(error: Exception) -> str:
@@ -59,7 +96,8 @@ def _iter_frames(path: Path, file: IO[str]) -> Iterator[str]:
 def _header(path: Path, index: int, file: IO[str]) -> str:
     """The line with the number of atoms, or an empty string at the end of the file."""
     try:
-        header = next((line for line in file if line.strip()), "")
+        # a byte order mark, which some editors put at the start of a file, is no part of the number
+        header = next((line for line in file if line.strip()), "").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}, index {index}: not UTF-8 text: rename the file to what it is, or convert it"
