@@ -12,21 +12,13 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from mekrr.cli.console import Stages, err, out, print_json
+from mekrr.cli.declared import with_options
 from mekrr.cli.options import (
-    EnergyKey,
-    EnergyUnit,
-    ForcesKey,
-    ForcesUnit,
     IndexOption,
     JsonOption,
-    LengthUnit,
-    StressKey,
-    StressUnit,
-    VirialKey,
-    WeightKey,
-    label_keys,
 )
 from mekrr.cli.outputs import require_folder
+from mekrr.data import LabelKeys
 from mekrr.features import default_cache_folder
 from mekrr_comparison.method import METHODS, check_method
 from mekrr_comparison.outcome import run_task
@@ -35,9 +27,11 @@ from mekrr_comparison.tables import Table
 from mekrr_comparison.tasks import TASKS, Inputs
 
 
+@with_options(keys=LabelKeys)
 def benchmark(
     task: Annotated[str, typer.Argument(metavar="TASK", help=f"One of {', '.join(TASKS)}.")],
     data: Annotated[list[str], typer.Argument(metavar="DATA...", help="Files, or names of `mekrr data list`.")],
+    keys: LabelKeys,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder; what is there is not computed again.")],
     methods: Annotated[str | None, typer.Option(help=f"Of {', '.join(METHODS)}; with commas, or all.")] = None,
     backbone: Annotated[str, typer.Option(help="A name of `mekrr backbones`, or name:path.")] = "sevennet-0",
@@ -57,24 +51,12 @@ def benchmark(
     cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Honest seconds: no features kept.")] = False,
     index: IndexOption = ":",
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
-    weight_key: WeightKey = None,
-    energy_unit: EnergyUnit = "eV",
-    length_unit: LengthUnit = "Angstrom",
-    forces_unit: ForcesUnit = None,
-    stress_unit: StressUnit = None,
     device: Annotated[str, typer.Option(help="Where networks compute: auto, cpu or cuda.")] = "cpu",
     json: JsonOption = False,
 ) -> None:
     """Run an experiment of the paper, or a comparison with today's alternatives, on DATA."""
     chosen_task = _known("task", task, TASKS)
     _known("--align", align, dict.fromkeys(("auto", "always", "never")))
-    keys = label_keys(
-        energy_key, forces_key, stress_key, virial_key, weight_key, energy_unit, length_unit, forces_unit, stress_unit
-    )
     inputs = Inputs(
         (), _methods(methods), tuple(range(seeds)), Sizes(train_size, validation_size, test_size), _numbers(sizes),
         group, tuple(pair or ()), align, backbone, device, cap,

@@ -8,46 +8,27 @@ from rich.table import Table
 
 from mekrr.backbones import load_backbone
 from mekrr.cli.console import out, print_json
+from mekrr.cli.declared import with_options
 from mekrr.cli.inspect import render_inspection
 from mekrr.cli.options import (
     DataArgument,
-    EnergyKey,
-    EnergyUnit,
-    ForcesKey,
-    ForcesUnit,
     IndexOption,
     JsonOption,
-    LengthUnit,
-    StressKey,
-    StressUnit,
-    VirialKey,
-    WeightKey,
-    label_keys,
 )
-from mekrr.data import datasets, fetch, inspect_report, read_structures, validate
+from mekrr.data import LabelKeys, datasets, fetch, inspect_report, read_structures, validate
 
 data_app = typer.Typer(help="Data sets known by name.", no_args_is_help=True)
 
 
+@with_options(keys=LabelKeys)
 def inspect(
     data: DataArgument,
+    keys: LabelKeys,
     backbone: Annotated[str | None, typer.Option(help="Check that this backbone knows the elements.")] = None,
     index: IndexOption = ":",
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
-    weight_key: WeightKey = None,
-    energy_unit: EnergyUnit = "eV",
-    length_unit: LengthUnit = "Angstrom",
-    forces_unit: ForcesUnit = None,
-    stress_unit: StressUnit = None,
     json: JsonOption = False,
 ) -> None:
     """Validate DATA and show what is in it; exit code 1 when it cannot be used for a fit."""
-    keys = label_keys(
-        energy_key, forces_key, stress_key, virial_key, weight_key, energy_unit, length_unit, forces_unit, stress_unit
-    )
     structures = read_structures(data, keys, index, require_energy=False)
     known = None if backbone is None else load_backbone(backbone).known_species
     report = inspect_report(structures, validate(structures, known))

@@ -6,47 +6,33 @@ from typing import Annotated
 import typer
 
 from mekrr.cli.console import Stages, out, print_json
+from mekrr.cli.declared import with_options
 from mekrr.cli.options import (
     DataArgument,
     DeviceOption,
-    EnergyKey,
-    EnergyUnit,
-    ForcesKey,
-    ForcesUnit,
     IndexOption,
     JsonOption,
-    LengthUnit,
     ModelArgument,
-    StressKey,
-    StressUnit,
     TrustOption,
-    VirialKey,
-    label_keys,
 )
 from mekrr.cli.outputs import PAGE_SUFFIXES, require_output
 from mekrr.cli.tables import calibration_line, error_table, group_table
-from mekrr.data import read_structures
+from mekrr.data import LabelKeys, read_structures
 from mekrr.evaluation import Evaluation, evaluate
 from mekrr.potential import KernelPotential
 
 
+@with_options(keys=LabelKeys, without=("weight",))
 def evaluate_command(
     model: ModelArgument,
     data: DataArgument,
+    keys: LabelKeys,
     by: Annotated[str | None, typer.Option(help="Info key by which errors are listed, e.g. config_type.")] = None,
     force_uncertainty: Annotated[
         bool, typer.Option("--force-uncertainty", help="Compare force errors with their predicted deviations too.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="An HTML page to write.")] = None,
     index: IndexOption = ":",
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
-    energy_unit: EnergyUnit = "eV",
-    length_unit: LengthUnit = "Angstrom",
-    forces_unit: ForcesUnit = None,
-    stress_unit: StressUnit = None,
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
@@ -55,9 +41,6 @@ def evaluate_command(
     if report is not None:
         require_output(report, PAGE_SUFFIXES, (model, *data))
     potential = KernelPotential.load(model, device, trust_checkpoint)
-    keys = label_keys(
-        energy_key, forces_key, stress_key, virial_key, None, energy_unit, length_unit, forces_unit, stress_unit
-    )
     structures = read_structures(data, keys, index)
     with Stages() as stages:
         found = evaluate(potential, structures, by, stages, force_uncertainty)

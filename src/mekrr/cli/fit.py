@@ -7,112 +7,42 @@ from typing import Annotated, Any
 import typer
 
 from mekrr.cli.console import Stages, out, print_json
-from mekrr.cli.options import (
-    BatchOption,
-    DeviceOption,
-    EnergyKey,
-    EnergyUnit,
-    ForcesKey,
-    ForcesUnit,
-    IndexOption,
-    JsonOption,
-    LengthUnit,
-    StressKey,
-    StressUnit,
-    TrustOption,
-    VirialKey,
-    WeightKey,
-    count_or_word,
-    label_keys,
-    number_or_word,
-)
+from mekrr.cli.declared import with_options
+from mekrr.cli.options import DeviceOption, IndexOption, JsonOption, TrustOption
 from mekrr.cli.outputs import MODEL_SUFFIXES, require_output
 from mekrr.cli.tables import calibration_line, choice_table, error_table, solver_line
-from mekrr.data import read_structures
+from mekrr.data import LabelKeys, read_structures
 from mekrr.evaluation import Evaluation, evaluate
-from mekrr.features import ALL, default_cache_folder
-from mekrr.potential import AUTO, KernelPotential
-from mekrr.prior import PRIORS
-from mekrr.tune import CRITERION_NAMES
+from mekrr.features import default_cache_folder
+from mekrr.potential import FitOptions, KernelPotential
 
 CHOSEN = ("layers", "prior", "length_scale", "species_weight", "force_weight", "score")
 
 
+@with_options(options=FitOptions, keys=LabelKeys)
 def fit(
     train: Annotated[list[Path], typer.Argument(metavar="TRAIN...", help="Labelled structures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write (.safetensors).")],
-    backbone: Annotated[str, typer.Option(help="A name of `mekrr backbones`, or name:path.")] = "sevennet-0",
-    layer: Annotated[list[str] | None, typer.Option(help="Layer to tap, repeatable; auto by default.")] = None,
-    embedding: Annotated[str, typer.Option(help="sum (size-extensive) or mean (the paper's).")] = "sum",
-    solver: Annotated[str, typer.Option(help="auto, exact (energies only) or sparse (with forces).")] = AUTO,
-    forces: Annotated[
-        bool | None, typer.Option("--forces/--no-forces", help="Train on forces and stress; by default where possible.")
-    ] = None,
-    probes: Annotated[str, typer.Option(help="Random force directions a structure, or all.")] = "8",
-    exact_forces: Annotated[
-        bool, typer.Option("--exact-forces/--no-exact-forces", help="Go on from the probes to all force components.")
-    ] = True,
-    inducing: Annotated[str, typer.Option(help="Number of inducing environments, or auto.")] = AUTO,
-    force_weight: Annotated[str, typer.Option(help="auto, or Angstrom^2: a squared force error beside e^2/n.")] = AUTO,
-    stress_weight: Annotated[float, typer.Option(help="A squared strain derivative over n beside e^2/n.")] = 0.01,
-    kernel: Annotated[str, typer.Option(help="gaussian or linear.")] = "gaussian",
-    prior: Annotated[str, typer.Option(help=f"auto or one of {', '.join(PRIORS)}.")] = AUTO,
-    species_weight: Annotated[str, typer.Option(help="auto, or a number from 0 to 1.")] = AUTO,
-    length_scale: Annotated[str, typer.Option(help="auto, median, or a number.")] = AUTO,
-    ridge: Annotated[str, typer.Option(help="auto, or a number; multiplied by atoms / weight.")] = AUTO,
-    criterion: Annotated[str, typer.Option(help=f"One of {', '.join(CRITERION_NAMES)}.")] = AUTO,
-    isolated_atoms: Annotated[
-        bool, typer.Option("--isolated-atoms", help="Isolated atoms in TRAIN fix the composition prior.")
-    ] = False,
+    options: FitOptions,
+    keys: LabelKeys,
     validation: Annotated[Path | None, typer.Option(help="Labelled structures to report errors on.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the subsets used in the search.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no features on disk.")] = False,
     index: IndexOption = ":",
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
-    weight_key: WeightKey = None,
-    energy_unit: EnergyUnit = "eV",
-    length_unit: LengthUnit = "Angstrom",
-    forces_unit: ForcesUnit = None,
-    stress_unit: StressUnit = None,
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
-    batch_atoms: BatchOption = None,
     json: JsonOption = False,
 ) -> None:
     """Fit a potential to the energies, forces and stress of TRAIN; what is not given is chosen by leave-one-out."""
-    weights = backbone.partition(":")[2] or None
+    weights = options.backbone.partition(":")[2] or None
     require_output(output, MODEL_SUFFIXES, (*train, validation, weights))
-    keys = label_keys(
-        energy_key, forces_key, stress_key, virial_key, weight_key, energy_unit, length_unit, forces_unit, stress_unit
-    )
-    layers = AUTO if not layer or layer == [AUTO] else tuple(layer)
+    if no_cache and cache is not None:
+        raise ValueError("--cache names a folder and --no-cache keeps none; give one of the two")
     potential = KernelPotential(
-        backbone,
         cache=None if no_cache else (cache or default_cache_folder()),
         device=device,
         trust_checkpoint=trust_checkpoint,
-        layers=layers,
-        embedding=embedding,
-        solver=solver,
-        forces=AUTO if forces is None else forces,
-        probes=count_or_word(probes, "--probes", ALL),
-        exact_forces=exact_forces,
-        inducing=count_or_word(inducing, "--inducing", AUTO),
-        force_weight=number_or_word(force_weight, "--force-weight", (AUTO,)),
-        stress_weight=stress_weight,
-        kernel=kernel,
-        prior=prior,
-        species_weight=number_or_word(species_weight, "--species-weight", (AUTO,)),
-        length_scale=number_or_word(length_scale, "--length-scale", (AUTO, "median")),
-        ridge=number_or_word(ridge, "--ridge", (AUTO,)),
-        criterion=criterion,
-        isolated_atoms=isolated_atoms,
-        seed=seed,
-        batch_atoms=batch_atoms,
+        **vars(options),
     )
     started = time.perf_counter()
     structures = read_structures(train, keys, index)

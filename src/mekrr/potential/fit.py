@@ -81,7 +81,12 @@ def solver_of(options: FitOptions, structures: Sequence[Structure]) -> tuple[str
 
 
 def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitted:
-    """Observe, choose, solve; `remarks` grows by what the user should know."""
+    """Observe, choose, solve; `remarks` grows by what the user should know.
+
+    Raises:
+        ValueError: for an option that has no effect on this path.
+    """
+    job.options.check_effect(solver, forces, any(s.stress is not None for s in job.structures))
     data = training_set(job, wanted_layers(job), forces)
     if data.store is not None and job.backbone.has_energy:
         remarks += label_remarks(data.store)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mekrr.declared import option
 from mekrr.kernels import KERNELS
 from mekrr.prior import PRIORS
 from mekrr.tune import CRITERION_NAMES
@@ -38,25 +39,53 @@ class FitOptions:
         batch_atoms: atoms in one batch of the backbone; None for the default.
     """
 
-    backbone: str = "sevennet-0"
-    layers: str | tuple[str, ...] = AUTO
-    embedding: str = "sum"
-    solver: str = AUTO
-    forces: str | bool = AUTO
-    probes: int | str = 8
-    exact_forces: bool = True
-    inducing: int | str = AUTO
-    force_weight: str | float = AUTO
-    stress_weight: float = 0.01
-    kernel: str = "gaussian"
-    prior: str = AUTO
-    species_weight: str | float = AUTO
-    length_scale: str | float = AUTO
-    ridge: str | float = AUTO
-    criterion: str = AUTO
-    isolated_atoms: bool = False
-    seed: int = 0
-    batch_atoms: int | None = None
+    backbone: str = option("sevennet-0", "a name of `mekrr backbones`, or name:path", "--backbone")
+    layers: str | tuple[str, ...] = option(
+        AUTO, "layer to tap, repeatable; all sets worth trying by default", "--layer", repeatable=True
+    )
+    embedding: str = option("sum", "sum (size-extensive) or mean (the paper's, E/n)", "--embedding")
+    solver: str = option(AUTO, "auto, exact (energies only) or sparse (with forces and stress)", "--solver")
+    forces: str | bool = option(
+        AUTO,
+        "train on forces and stress; by default where possible",
+        "--forces",
+        (AUTO,),
+        switch="--forces/--no-forces",
+    )
+    probes: int | str = option(
+        8,
+        "random force directions a structure, beside the span of DFT's and the backbone's; all for all",
+        "--probes",
+        ("all",),
+    )
+    exact_forces: bool = option(
+        True,
+        "go on from the probes to all force components",
+        "--exact-forces",
+        switch="--exact-forces/--no-exact-forces",
+    )
+    inducing: int | str = option(AUTO, "inducing environments; half of the atoms, at most 1,500", "--inducing", (AUTO,))
+    force_weight: str | float = option(
+        AUTO, "Å²; what a squared force error counts where e²/n counts 1", "--force-weight", (AUTO,)
+    )
+    stress_weight: float = option(
+        0.01, "what a squared strain derivative over n counts where e²/n counts 1", "--stress-weight"
+    )
+    kernel: str = option("gaussian", f"between two environments: {' or '.join(KERNELS)}", "--kernel")
+    prior: str = option(AUTO, f"auto or one of {', '.join(PRIORS)}", "--prior")
+    species_weight: str | float = option(AUTO, "w, from 0 to 1", "--species-weight", (AUTO,))
+    length_scale: str | float = option(
+        AUTO, "of standardised features; median for the median heuristic", "--length-scale", (AUTO, "median")
+    )
+    ridge: str | float = option(AUTO, "multiplied by atoms / weight", "--ridge", (AUTO,))
+    criterion: str = option(AUTO, f"what is maximised: one of {', '.join(CRITERION_NAMES)}", "--criterion")
+    isolated_atoms: bool = option(
+        False, "isolated atoms in the data fix the composition prior", "--isolated-atoms", switch="--isolated-atoms"
+    )
+    seed: int = option(0, "of the subsets of the search and of the probes", "--seed")
+    batch_atoms: int | None = option(
+        None, "atoms in one batch of the backbone; lower it if memory runs out", "--batch-atoms"
+    )
 
     def __post_init__(self) -> None:
         _choice("embedding", self.embedding, ("sum", "mean"))
@@ -91,6 +120,32 @@ class FitOptions:
             raise ValueError(f"inducing must be a positive number, or auto; got {self.inducing!r}")
         _number("force_weight", self.force_weight, (AUTO,), 1e-12, 1e12)
         _number("stress_weight", self.stress_weight, (), 0.0, 1e12)
+
+    def check_effect(self, solver: str, forces: bool, stress: bool) -> None:
+        """Refuse options that the chosen path ignores.
+
+        Args:
+            solver: that is taken.
+            forces: whether forces and stress are fitted.
+            stress: whether any structure has a stress.
+
+        Raises:
+            ValueError: naming the options and the reason.
+        """
+        defaults = FitOptions()
+        reasons = {
+            "the exact solver has no inducing environments": ("inducing",) if solver == "exact" else (),
+            "no forces are fitted": () if forces else ("probes", "force_weight"),
+            "no stress is fitted": () if forces and stress else ("stress_weight",),
+            "only the composition prior has energies of isolated atoms": ("isolated_atoms",)
+            if self.prior not in (AUTO, "composition")
+            else (),
+        }
+        for reason, names in reasons.items():
+            given = [name for name in names if getattr(self, name) != getattr(defaults, name)]
+            if given:
+                flags = ", ".join("--" + name.replace("_", "-") for name in given)
+                raise ValueError(f"{flags}: without effect here, since {reason}; leave it out")
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -25,6 +25,7 @@ from ase import Atoms
 from mekrr.data.reading.drawer import FOUND, ORIGINS, STORED, Drawer, origin_of
 from mekrr.data.reading.structure import Structure
 from mekrr.data.reading.units import energy_factor, force_factor, length_factor, stress_factor
+from mekrr.declared import option
 from mekrr.errors import DataError
 
 SAME_STRESS = 1e-4
@@ -48,15 +49,15 @@ class LabelKeys:
         stress_unit: GPa, kbar, ...; None means energy_unit over length_unit cubed.
     """
 
-    energy: str | None = None
-    forces: str | None = None
-    stress: str | None = None
-    virial: str | None = None
-    weight: str | None = None
-    energy_unit: str = "eV"
-    length_unit: str = "Angstrom"
-    forces_unit: str | None = None
-    stress_unit: str | None = None
+    energy: str | None = option(None, "name of the energy in the file", "--energy-key")
+    forces: str | None = option(None, "name of the forces", "--forces-key")
+    stress: str | None = option(None, "name of the stress (ASE's sign)", "--stress-key")
+    virial: str | None = option(None, "name of the virial (-volume times stress)", "--virial-key")
+    weight: str | None = option(None, "name of the weight of a structure", "--weight-key")
+    energy_unit: str = option("eV", "eV, meV, Ha, Ry, kcal/mol or kJ/mol", "--energy-unit")
+    length_unit: str = option("Angstrom", "Angstrom, Bohr or nm", "--length-unit")
+    forces_unit: str | None = option(None, "e.g. Ha/Bohr; by default energy over length", "--forces-unit")
+    stress_unit: str | None = option(None, "GPa, kbar, eV/Angstrom^3, ...", "--stress-unit")
 
     def factors(self) -> dict[str, float]:
         """Factors from the file's units to eV and Angstrom, by label.
