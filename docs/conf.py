@@ -1,13 +1,24 @@
 """Sphinx configuration: sphinx-build -W -b html docs docs/_build/html."""
 
+from pathlib import Path
+
 import mekrr
+from mekrr.data import LabelKeys
+from mekrr.declared import as_table
+from mekrr.potential import FitOptions
+
+# Tables of options are made from their declarations.
+tables = Path(__file__).parent / "_options"
+tables.mkdir(exist_ok=True)
+for name, kind in (("fit", FitOptions), ("labels", LabelKeys)):
+    (tables / f"{name}.md").write_text(as_table(kind), encoding="utf-8")
 
 project = "mekrr"
 author = "the mekrr authors"
 version = release = mekrr.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_options"]
 html_theme = "furo"
 html_title = f"mekrr {release}"
 
