@@ -15,3 +15,7 @@ class BackboneUnavailableError(MekrrError):
 
 class ModelFileError(MekrrError):
     """A model file is truncated, of a newer format, or belongs to another backbone."""
+
+
+class MekrrWarning(UserWarning):
+    """A result is usable, but there is something to know about it."""

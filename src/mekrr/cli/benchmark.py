@@ -27,6 +27,7 @@ from mekrr.cli.options import (
     LengthUnit,
     StressKey,
     StressUnit,
+    Unconverged,
     VirialKey,
     WeightKey,
     label_keys,
@@ -66,6 +67,7 @@ def benchmark(
     length_unit: LengthUnit = "Angstrom",
     forces_unit: ForcesUnit = None,
     stress_unit: StressUnit = None,
+    unconverged: Unconverged = "drop",
     device: Annotated[str, typer.Option(help="Where networks compute: auto, cpu or cuda.")] = "cpu",
     json: JsonOption = False,
 ) -> None:
@@ -73,7 +75,16 @@ def benchmark(
     chosen_task = _known("task", task, TASKS)
     _known("--align", align, dict.fromkeys(("auto", "always", "never")))
     keys = label_keys(
-        energy_key, forces_key, stress_key, virial_key, weight_key, energy_unit, length_unit, forces_unit, stress_unit
+        energy_key,
+        forces_key,
+        stress_key,
+        virial_key,
+        weight_key,
+        energy_unit,
+        length_unit,
+        forces_unit,
+        stress_unit,
+        unconverged,
     )
     inputs = Inputs(
         (), _methods(methods), tuple(range(seeds)), Sizes(train_size, validation_size, test_size), _numbers(sizes),

@@ -20,6 +20,7 @@ from mekrr.cli.options import (
     StressKey,
     StressUnit,
     TrustOption,
+    Unconverged,
     VirialKey,
     label_keys,
 )
@@ -47,6 +48,7 @@ def evaluate_command(
     length_unit: LengthUnit = "Angstrom",
     forces_unit: ForcesUnit = None,
     stress_unit: StressUnit = None,
+    unconverged: Unconverged = "drop",
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
@@ -56,7 +58,16 @@ def evaluate_command(
         require_writable(report)
     potential = KernelPotential.load(model, device, trust_checkpoint)
     keys = label_keys(
-        energy_key, forces_key, stress_key, virial_key, None, energy_unit, length_unit, forces_unit, stress_unit
+        energy_key,
+        forces_key,
+        stress_key,
+        virial_key,
+        None,
+        energy_unit,
+        length_unit,
+        forces_unit,
+        stress_unit,
+        unconverged,
     )
     structures = read_structures(data, keys, index)
     with Stages() as stages:

@@ -20,6 +20,7 @@ from mekrr.cli.options import (
     StressKey,
     StressUnit,
     TrustOption,
+    Unconverged,
     VirialKey,
     WeightKey,
     count_or_word,
@@ -78,6 +79,7 @@ def fit(
     length_unit: LengthUnit = "Angstrom",
     forces_unit: ForcesUnit = None,
     stress_unit: StressUnit = None,
+    unconverged: Unconverged = "drop",
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
     batch_atoms: BatchOption = None,
@@ -86,7 +88,16 @@ def fit(
     """Fit a potential to the energies, forces and stress of TRAIN; what is not given is chosen by leave-one-out."""
     require_writable(output)
     keys = label_keys(
-        energy_key, forces_key, stress_key, virial_key, weight_key, energy_unit, length_unit, forces_unit, stress_unit
+        energy_key,
+        forces_key,
+        stress_key,
+        virial_key,
+        weight_key,
+        energy_unit,
+        length_unit,
+        forces_unit,
+        stress_unit,
+        unconverged,
     )
     layers = AUTO if not layer or layer == [AUTO] else tuple(layer)
     potential = KernelPotential(

@@ -30,6 +30,9 @@ EnergyUnit = Annotated[str, typer.Option("--energy-unit", help="eV, meV, Ha, Ry,
 LengthUnit = Annotated[str, typer.Option("--length-unit", help="Angstrom, Bohr or nm.")]
 ForcesUnit = Annotated[str | None, typer.Option("--forces-unit", help="E.g. Ha/Bohr; by default energy over length.")]
 StressUnit = Annotated[str | None, typer.Option("--stress-unit", help="GPa, kbar, eV/Angstrom^3, ...")]
+Unconverged = Annotated[
+    str, typer.Option("--unconverged", help="Structures whose electronic loop stopped: drop, keep or refuse.")
+]
 
 
 def label_keys(
@@ -42,9 +45,12 @@ def label_keys(
     length_unit: str,
     forces_unit: str | None,
     stress_unit: str | None,
+    unconverged: str,
 ) -> LabelKeys:
     """The label options of a command as LabelKeys."""
-    return LabelKeys(energy, forces, stress, virial, weight, energy_unit, length_unit, forces_unit, stress_unit)
+    return LabelKeys(
+        energy, forces, stress, virial, weight, energy_unit, length_unit, forces_unit, stress_unit, unconverged
+    )
 
 
 def count_or_word(value: str, name: str, word: str) -> str | int:

@@ -10,6 +10,7 @@ from mekrr.data.checking.composition import (
 )
 from mekrr.data.checking.duplicates import duplicate_groups
 from mekrr.data.checking.issues import Issue
+from mekrr.data.checking.magnitudes import unit_of_energies
 from mekrr.data.checking.splits import Split, split
 from mekrr.data.checking.summary import DatasetSummary, inspect_report, summary
 from mekrr.data.checking.validation import raise_on_errors, validate
@@ -44,5 +45,6 @@ __all__ = [
     "read_structures",
     "split",
     "summary",
+    "unit_of_energies",
     "validate",
 ]

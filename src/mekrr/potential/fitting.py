@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mekrr.backbones import Backbone
-from mekrr.data import Structure, isolated_atom_energies
+from mekrr.data import Structure, isolated_atom_energies, unit_of_energies
 from mekrr.errors import DataError
 from mekrr.features import FeatureCache, extract, probe
 from mekrr.features.extraction import BATCH_ATOMS
@@ -193,6 +193,9 @@ def _fitted(
     forces: Float[Tensor, "structures"] | None,
     remarks: list[str],
 ) -> Fitted:
+    own = data.extraction.energies
+    unit = None if own is None else unit_of_energies(job.structures, own.numpy())
+    remarks += [unit] if unit else []
     remarks += choice.warnings
     everything = torch.arange(len(job.structures))
     names = {best.prior, "composition", *(["backbone"] if job.backbone.has_energy else [])}

@@ -46,6 +46,7 @@ class LabelKeys:
         length_unit: of positions and cell: Angstrom, Bohr or nm.
         forces_unit: None means energy_unit over length_unit.
         stress_unit: GPa, kbar, ...; None means energy_unit over length_unit cubed.
+        unconverged: what becomes of structures whose electronic loop did not converge: drop, keep or refuse.
     """
 
     energy: str | None = None
@@ -57,6 +58,7 @@ class LabelKeys:
     length_unit: str = "Angstrom"
     forces_unit: str | None = None
     stress_unit: str | None = None
+    unconverged: str = "drop"
 
     def factors(self) -> dict[str, float]:
         """Factors from the file's units to eV and Angstrom, by label.

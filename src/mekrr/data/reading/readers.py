@@ -9,6 +9,7 @@ import ase.io
 from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, open_with_compression, string2index
 
+from mekrr.data.reading.convergence import check_policy, without_unconverged
 from mekrr.data.reading.databases import iter_db, iter_json, iter_lmdb
 from mekrr.data.reading.labels import LabelKeys, from_ase, require_named, why_no_energy
 from mekrr.data.reading.structure import Structure
@@ -42,6 +43,7 @@ def read_structures(
     paths = [path] if isinstance(path, str | Path) else list(path)
     keys = keys or LabelKeys()
     keys.factors()
+    check_policy(keys.unconverged)
     structures = [s for one in paths for s in _read_file(Path(one), keys, index)]
     require_named(structures, keys)
     if require_energy:
@@ -56,7 +58,7 @@ def _read_file(path: Path, keys: LabelKeys, index: str | int | slice) -> list[St
     structures = [from_ase(atoms, keys, str(path), i) for i, atoms in frames]
     if not structures:
         raise DataError(f"{path} holds no structure at index {index!r}: choose another index or check the file")
-    return structures
+    return without_unconverged(structures, keys.unconverged)
 
 
 def _as_slice(index: str | int | slice) -> slice:
