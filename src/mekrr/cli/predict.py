@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
 from mekrr.cli.outputs import require_writable
-from mekrr.data import OWN_RESULTS, Structure, read_structures
+from mekrr.data import OWN_RESULTS, Structure, info_to_write, read_structures
 from mekrr.evaluation import warn_of_unlike
 from mekrr.files import atomic_path
 from mekrr.potential import KernelPotential, Prediction
@@ -66,7 +66,7 @@ def write_predictions(path: Path, structures: Sequence[Structure], predictions: 
 
 def _frame(structure: Structure, prediction: Prediction) -> Atoms:
     atoms = structure.atoms.copy()
-    atoms.info |= {key: value for key, value in structure.info.items() if _writable(value)}
+    atoms.info |= info_to_write(structure.info)
     atoms.info[OWN_RESULTS] = "predict"
     results = {"energy": prediction.energy, "forces": prediction.forces, "energies": prediction.atomic_energies}
     if prediction.stress is not None:
@@ -85,7 +85,3 @@ def _frame(structure: Structure, prediction: Prediction) -> Atoms:
         atoms.info["dft_stress"] = structure.stress
     atoms.calc = SinglePointCalculator(atoms, **{name: value for name, value in results.items() if value is not None})
     return atoms
-
-
-def _writable(value: object) -> bool:
-    return isinstance(value, str | int | float | bool)

@@ -18,6 +18,7 @@ from mekrr.data.reading.drawer import OWN_RESULTS
 from mekrr.data.reading.labels import LabelKeys, as_structures, from_ase
 from mekrr.data.reading.readers import read_structures
 from mekrr.data.reading.structure import Structure
+from mekrr.data.reading.xyz import info_to_write
 from mekrr.data.registry import DatasetEntry, datasets, fetch, load_dataset
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "fetch",
     "fit_composition_reference",
     "from_ase",
+    "info_to_write",
     "inspect_report",
     "is_isolated_atom",
     "isolated_atom_energies",

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mekrr.data.reading.labels import LabelKeys, from_ase, require_named, why_no
 from mekrr.data.reading.structure import Structure
 from mekrr.data.reading.vasp import iter_outcar, iter_vasprun
 from mekrr.data.reading.xyz import iter_xyz, reason
-from mekrr.errors import DataError
+from mekrr.errors import DataError, MekrrWarning
 
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
 PathLike = str | Path
@@ -96,9 +97,9 @@ def _guarded(path: Path) -> Iterator[Atoms]:
         for atoms in read(path):
             yield atoms
             count += 1
-    except (DataError, MemoryError):
+    except DataError:
         raise
-    except Exception as error:  # parsers of damaged files raise anything
+    except Exception as error:  # parsers of damaged files raise anything, MemoryError for a damaged length too
         raise DataError(
             f"{path}, index {count}: cannot be read as {kind}: {reason(error)}; the file is truncated, damaged or not "
             f"{kind}: repair it, or give it the suffix of what it is"
@@ -127,6 +128,7 @@ def _iter_traj(path: Path) -> Iterator[Atoms]:
 
 
 def _iter_other(path: Path) -> Iterator[Atoms]:
+    _warn_of_guessed_elements(path)
     try:
         yield from ase.io.iread(_plain(path), ":", do_not_split_by_at_sign=True)
     except UnknownFileTypeError as error:
@@ -134,6 +136,19 @@ def _iter_other(path: Path) -> Iterator[Atoms]:
             f"{path}: ase reads no files of this kind: give extended XYZ, an ASE trajectory or database, an OUTCAR or "
             "a vasprun.xml"
         ) from error
+
+
+def _warn_of_guessed_elements(path: Path) -> None:
+    """A LAMMPS dump without elements numbers its types, and ase takes type 1 for hydrogen."""
+    head = _head(path).decode("utf-8", errors="replace")
+    columns = next((line for line in head.splitlines() if line.startswith("ITEM: ATOMS")), "").split()
+    if columns and "element" not in columns:
+        warnings.warn(
+            f"{path}: this LAMMPS dump names no elements, so its types are guesses: type 1 is read as H, type 2 as He; "
+            "dump with the column element (dump_modify element ...)",
+            MekrrWarning,
+            stacklevel=2,
+        )
 
 
 def _head(path: Path) -> bytes:
