@@ -19,3 +19,7 @@ class ModelFileError(MekrrError):
 
 class NotPositiveDefiniteError(MekrrError):
     """A matrix that must be positive definite is not, within rounding."""
+
+
+class MekrrWarning(UserWarning):
+    """A result is usable, but there is something to know about it."""

@@ -12,6 +12,7 @@ import pytest
 from ase.build import bulk
 
 from mekrr.cli.app import run
+from mekrr.data import read_structures
 
 FIXED = ["--layer", "interaction_1", "--length-scale", "12", "--species-weight", "0.5", "--ridge", "1e-4", "--no-cache"]
 
@@ -181,6 +182,25 @@ def test_inspect_is_json_and_fails_on_errors(capsys, files, tmp_path):
     assert (code, json.loads(out)["summary"]["n_structures"]) == (0, 12)
     code, out, _ = call(capsys, "inspect", files / "bare.extxyz", "--json")
     assert (code, json.loads(out)["issues"][0]["level"]) == (1, "error")
+
+
+def test_labels_survive_any_chain_and_predictions_are_never_labels(capsys, files, tmp_path):
+    """predict keeps the labels of DFT, and so does select; without labels there is nothing to evaluate."""
+    model = files / "model.safetensors"
+    labels = [s.energy for s in read_structures(files / "test.extxyz")]
+    first, second, chosen = (tmp_path / f"{name}.extxyz" for name in ("first", "second", "chosen"))
+    assert call(capsys, "predict", model, files / "test.extxyz", "-o", first)[0] == 0
+    assert call(capsys, "predict", model, first, "-o", second)[0] == 0
+    assert call(capsys, "select", model, second, "-n", 2, "-o", chosen, "--no-cache")[0] == 0
+    for path in (first, second):
+        assert [s.energy for s in read_structures(path)] == pytest.approx(labels, abs=1e-7)
+    assert {round(s.energy, 6) for s in read_structures(chosen)} <= {round(e, 6) for e in labels}
+    metrics = [json.loads(call(capsys, "evaluate", model, p, "--json")[1]) for p in (files / "test.extxyz", second)]
+    rmse = [m["energy_rmse_mev_per_atom"] for m in metrics]
+    assert rmse[0] == pytest.approx(rmse[1], rel=1e-4)
+    assert call(capsys, "predict", model, files / "bare.extxyz", "-o", first)[0] == 0
+    code, _, err = call(capsys, "evaluate", model, first)
+    assert (code, "those of mekrr predict, and no label" in err) == (1, True)
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """mekrr inspect and mekrr data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from mekrr.backbones import load_backbone
+from mekrr.backbones import Backbone, load_backbone
 from mekrr.cli.console import out, print_json
 from mekrr.cli.declared import with_options
 from mekrr.cli.inspect import render_inspection
@@ -15,7 +16,20 @@ from mekrr.cli.options import (
     IndexOption,
     JsonOption,
 )
-from mekrr.data import LabelKeys, datasets, fetch, inspect_report, read_structures, validate
+from mekrr.data import (
+    Issue,
+    LabelKeys,
+    Structure,
+    datasets,
+    fetch,
+    inspect_report,
+    read_structures,
+    unit_of_energies,
+    validate,
+)
+from mekrr.features import extract
+
+COMPARED = 60  # structures whose energies are compared with the backbone's
 
 data_app = typer.Typer(help="Data sets known by name.", no_args_is_help=True)
 
@@ -24,20 +38,31 @@ data_app = typer.Typer(help="Data sets known by name.", no_args_is_help=True)
 def inspect(
     data: DataArgument,
     keys: LabelKeys,
-    backbone: Annotated[str | None, typer.Option(help="Check that this backbone knows the elements.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Compare elements and energies with this backbone.")] = None,
     index: IndexOption = ":",
     json: JsonOption = False,
 ) -> None:
     """Validate DATA and show what is in it; exit code 1 when it cannot be used for a fit."""
     structures = read_structures(data, keys, index, require_energy=False)
-    known = None if backbone is None else load_backbone(backbone).known_species
-    report = inspect_report(structures, validate(structures, known))
+    network = None if backbone is None else load_backbone(backbone)
+    issues = validate(structures, None if network is None else network.known_species)
+    if network is not None and network.has_energy and all(issue.level != "error" for issue in issues):
+        issues += _beside_backbone(structures, network)
+    report = inspect_report(structures, issues)
     if json:
         print_json(report)
     else:
         render_inspection(report, out)
     if any(issue["level"] == "error" for issue in report["issues"]):
         raise typer.Exit(1)
+
+
+def _beside_backbone(structures: Sequence[Structure], network: Backbone) -> list[Issue]:
+    """What the energies look like beside the backbone's own."""
+    looked_at = structures[:: max(1, len(structures) // COMPARED)]
+    own = extract([s.atoms for s in looked_at], network, [network.layers[0]], None).energies
+    what = None if own is None else unit_of_energies(looked_at, own.cpu().numpy())
+    return [Issue("warning", "units", what)] if what else []
 
 
 @data_app.command("list")

@@ -13,7 +13,7 @@ from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
 from mekrr.cli.structure_files import write_structures
-from mekrr.data import OWN_RESULTS, Structure, read_structures
+from mekrr.data import OWN_RESULTS, Structure, info_to_write, read_structures
 from mekrr.evaluation import warn_of_unlike
 from mekrr.potential import KernelPotential, Prediction
 
@@ -65,7 +65,7 @@ def write_predictions(path: Path, structures: Sequence[Structure], predictions: 
 
 def _frame(structure: Structure, prediction: Prediction) -> Atoms:
     atoms = structure.atoms.copy()
-    atoms.info |= {key: value for key, value in structure.info.items() if _writable(value)}
+    atoms.info |= info_to_write(structure.info)
     atoms.info[OWN_RESULTS] = "predict"
     results = {"energy": prediction.energy, "forces": prediction.forces, "energies": prediction.atomic_energies}
     if prediction.stress is not None:
@@ -84,7 +84,3 @@ def _frame(structure: Structure, prediction: Prediction) -> Atoms:
         atoms.info["dft_stress"] = structure.stress
     atoms.calc = SinglePointCalculator(atoms, **{name: value for name, value in results.items() if value is not None})
     return atoms
-
-
-def _writable(value: object) -> bool:
-    return isinstance(value, str | int | float | bool)

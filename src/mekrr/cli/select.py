@@ -14,7 +14,7 @@ from mekrr.cli.console import Stages, err, out, print_json
 from mekrr.cli.options import DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
 from mekrr.cli.structure_files import write_structures
-from mekrr.data import Structure, read_structures
+from mekrr.data import Structure, info_to_write, read_structures
 from mekrr.features import default_cache_folder
 from mekrr.potential import KernelPotential
 
@@ -95,7 +95,7 @@ def _frames(found: "Selection") -> Iterator[Atoms]:
 def labelled_atoms(structure: Structure) -> Atoms:
     """The structure with its labels as they were read, and those of its keys that extended XYZ can hold."""
     atoms = structure.atoms.copy()
-    atoms.info |= {key: value for key, value in structure.info.items() if isinstance(value, str | int | float | bool)}
+    atoms.info |= info_to_write(structure.info)
     results: dict[str, Any] = {"energy": structure.energy, "forces": structure.forces}
     if structure.stress is not None:
         results["stress"] = full_3x3_to_voigt_6_stress(structure.stress)

@@ -10,6 +10,7 @@ from mekrr.data.checking.composition import (
 )
 from mekrr.data.checking.duplicates import duplicate_groups
 from mekrr.data.checking.issues import Issue
+from mekrr.data.checking.magnitudes import unit_of_energies
 from mekrr.data.checking.splits import Split, split
 from mekrr.data.checking.summary import DatasetSummary, inspect_report, summary
 from mekrr.data.checking.validation import raise_on_errors, validate
@@ -17,6 +18,7 @@ from mekrr.data.reading.drawer import OWN_RESULTS
 from mekrr.data.reading.labels import LabelKeys, as_structures, from_ase
 from mekrr.data.reading.readers import read_structures
 from mekrr.data.reading.structure import Structure
+from mekrr.data.reading.xyz import info_to_write
 from mekrr.data.registry import DatasetEntry, datasets, fetch, load_dataset
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "fetch",
     "fit_composition_reference",
     "from_ase",
+    "info_to_write",
     "inspect_report",
     "is_isolated_atom",
     "isolated_atom_energies",
@@ -44,5 +47,6 @@ __all__ = [
     "read_structures",
     "split",
     "summary",
+    "unit_of_energies",
     "validate",
 ]

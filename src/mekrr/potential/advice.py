@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mekrr.backbones import Backbone
-from mekrr.errors import DataError
+from mekrr.errors import DataError, MekrrWarning
 from mekrr.features import DerivativeStore
 from mekrr.potential.fitted import Fitted
 from mekrr.prior import NEEDS_BACKBONE
@@ -21,10 +21,6 @@ SIGNS = {
     "forces": "forces are minus the gradient of the energy",
     "stress": "stress here has ASE's sign, positive under tension; give a virial as --virial-key",
 }
-
-
-class MekrrWarning(UserWarning):
-    """A result is usable, but there is something to know about it."""
 
 
 def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atoms]) -> None:

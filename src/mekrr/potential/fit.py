@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mekrr.backbones import Backbone
-from mekrr.data import Structure, isolated_atom_energies
+from mekrr.data import Structure, isolated_atom_energies, unit_of_energies
 from mekrr.errors import DataError
 from mekrr.features import BATCH_ATOMS, DerivativeStore, FeatureCache, extract, probe
 from mekrr.features.probes import PROBE_BATCH_ATOMS
@@ -95,7 +95,9 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
         choice = choose(data, job.options, job.backbone, plan, job.progress)
     with job.watch.stage("solve"):
         solution = solve(job.structures, data, plan, choice.best, job.options, job.backbone, job.progress)
-    remarks += [*solution.warnings, *choice.warnings]
+    own = data.extraction.energies
+    unit = None if own is None else unit_of_energies(job.structures, own.numpy())
+    remarks += [*solution.warnings, *([unit] if unit else []), *choice.warnings]
     return _fitted(job, data, solution, choice, forces, remarks)
 
 

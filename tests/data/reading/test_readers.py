@@ -10,8 +10,9 @@ import pytest
 from ase.constraints import FixAtoms
 from ase.io import write
 
-from mekrr.data import LabelKeys, read_structures
-from mekrr.errors import DataError
+from mekrr.data import LabelKeys, info_to_write, read_structures
+from mekrr.data.reading.drawer import FOUND
+from mekrr.errors import DataError, MekrrWarning
 
 
 @pytest.mark.parametrize("name", ["a.extxyz", "a.xyz", "a.extxyz.gz", "a.traj", "a.db", "a.aselmdb", "a.json"])
@@ -208,3 +209,53 @@ def test_kind_that_ase_does_not_read(tmp_path):
     (tmp_path / "a.csv").write_text("energy,forces\n1,2\n")
     with pytest.raises(DataError, match="ase reads no files of this kind"):
         read_structures(tmp_path / "a.csv")
+
+
+DUMP = """ITEM: TIMESTEP
+0
+ITEM: NUMBER OF ATOMS
+2
+ITEM: BOX BOUNDS pp pp pp
+0 9
+0 9
+0 9
+ITEM: ATOMS id type COLUMNx y z
+1 1 0 0 0
+2 2 0 0 2
+"""
+
+
+def test_types_of_a_lammps_dump_are_called_guesses(tmp_path):
+    path = tmp_path / "a.lammpstrj"
+    path.write_text(DUMP.replace("COLUMN", ""))
+    with pytest.warns(MekrrWarning, match="types are guesses: type 1 is read as H"):
+        read_structures(path, require_energy=False)
+    path.write_text(DUMP.replace("COLUMN", "element ").replace("1 1 0", "1 1 Cu 0").replace("2 2 0", "2 2 O 0"))
+    (structure,) = read_structures(path, require_energy=False)
+    assert structure.species.tolist() == [29, 8]
+
+
+@pytest.mark.parametrize("name", ["a.traj", "a.extxyz", "a.db"])
+def test_results_beside_an_energy_in_info(tmp_path, slab, name):
+    energy = slab.get_potential_energy()
+    slab.info["energy"] = energy - 1.0
+    if name == "a.db":
+        with ase.db.connect(tmp_path / name) as database:
+            database.write(slab, data={"energy": energy - 1.0, "notes": "two\nlines"})
+    elif name == "a.traj":
+        write(tmp_path / name, slab)
+    else:
+        slab.info["total_energy"] = slab.info.pop("energy")
+        write(tmp_path / name, slab)
+    (structure,) = read_structures(tmp_path / name)
+    assert structure.energy == pytest.approx(energy)
+    assert list(structure.info[FOUND]["other_energies"].values()) == [pytest.approx(energy - 1.0)]
+
+
+def test_info_is_written_on_one_line_and_replaces_no_result(tmp_path, slab):
+    slab.info = info_to_write({"notes": "two\nlines", "energy": -7.0, "Lattice": "x", "n": 3, "odd": [1, 2]})
+    write(tmp_path / "a.extxyz", slab)
+    (structure,) = read_structures(tmp_path / "a.extxyz")
+    assert structure.energy == pytest.approx(slab.get_potential_energy())
+    assert structure.info["n"] == 3
+    assert set(structure.info) == {"notes", "n", FOUND}

@@ -8,6 +8,7 @@ from mekrr.data.checking.composition import ISOLATED_HEIGHT, isolated_atom_energ
 from mekrr.data.checking.distances import too_short
 from mekrr.data.checking.duplicates import duplicate_groups, have_equal_labels
 from mekrr.data.checking.issues import Issue, found_issue, named_sources
+from mekrr.data.checking.magnitudes import per_atom, unit_of_lengths
 from mekrr.data.checking.origins import label_remarks
 from mekrr.data.checking.references import mixed_references
 from mekrr.data.checking.soundness import SOUND, Rule, no_energy, unknown_elements
@@ -111,6 +112,7 @@ def _warnings(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator
     yield from _net_forces(structures, sound)
     yield from _violent_forces(structures, sound)
     yield from _mixed_references(structures, sound)
+    yield from _magnitudes(structures, sound)
     yield from _units(structures, sound)
     yield from label_remarks(structures, sound)
 
@@ -148,6 +150,14 @@ def _mixed_references(structures: Sequence[Structure], sound: Sequence[int]) -> 
         return []
     advice = "energies of different codes, functionals or reference states do not belong in one fit"
     return [Issue("warning", "mixed-references", f"{named_sources(structures)}: {gap}; {advice}")]
+
+
+def _magnitudes(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator[Issue]:
+    """Lengths and energies whose size speaks of another unit, whatever the order of the structures."""
+    chosen = [structures[i] for i in sound]
+    for what in (unit_of_lengths(chosen), per_atom(chosen)):
+        if what:
+            yield Issue("warning", "units", f"{named_sources(structures)}: {what}")
 
 
 def _units(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator[Issue]:

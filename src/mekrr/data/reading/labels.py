@@ -47,6 +47,7 @@ class LabelKeys:
         length_unit: of positions and cell: Angstrom, Bohr or nm.
         forces_unit: None means energy_unit over length_unit.
         stress_unit: GPa, kbar, ...; None means energy_unit over length_unit cubed.
+        unconverged: what becomes of structures whose electronic loop did not converge: drop, keep or refuse.
     """
 
     energy: str | None = option(None, "name of the energy in the file", "--energy-key")
@@ -58,6 +59,7 @@ class LabelKeys:
     length_unit: str = option("Angstrom", "Angstrom, Bohr or nm", "--length-unit")
     forces_unit: str | None = option(None, "e.g. Ha/Bohr; by default energy over length", "--forces-unit")
     stress_unit: str | None = option(None, "GPa, kbar, eV/Angstrom^3, ...", "--stress-unit")
+    unconverged: str = option("drop", "structures whose electronic loop stopped: drop, keep or refuse", "--unconverged")
 
     def factors(self) -> dict[str, float]:
         """Factors from the file's units to eV and Angstrom, by label.

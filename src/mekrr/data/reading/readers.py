@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import ase.io
 from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, open_with_compression, string2index
 
+from mekrr.data.reading.convergence import check_policy, without_unconverged
 from mekrr.data.reading.databases import iter_db, iter_json, iter_lmdb
 from mekrr.data.reading.labels import LabelKeys, from_ase, require_named, why_no_energy
 from mekrr.data.reading.structure import Structure
 from mekrr.data.reading.vasp import iter_outcar, iter_vasprun
 from mekrr.data.reading.xyz import iter_xyz, reason
-from mekrr.errors import DataError
+from mekrr.errors import DataError, MekrrWarning
 
 _COMPRESSIONS = (".gz", ".bz2", ".xz")
 PathLike = str | Path
@@ -42,6 +44,7 @@ def read_structures(
     paths = [path] if isinstance(path, str | Path) else list(path)
     keys = keys or LabelKeys()
     keys.factors()
+    check_policy(keys.unconverged)
     structures = [s for one in paths for s in _read_file(Path(one), keys, index)]
     require_named(structures, keys)
     if require_energy:
@@ -56,7 +59,7 @@ def _read_file(path: Path, keys: LabelKeys, index: str | int | slice) -> list[St
     structures = [from_ase(atoms, keys, str(path), i) for i, atoms in frames]
     if not structures:
         raise DataError(f"{path} holds no structure at index {index!r}: choose another index or check the file")
-    return structures
+    return without_unconverged(structures, keys.unconverged)
 
 
 def _as_slice(index: str | int | slice) -> slice:
@@ -94,9 +97,9 @@ def _guarded(path: Path) -> Iterator[Atoms]:
         for atoms in read(path):
             yield atoms
             count += 1
-    except (DataError, MemoryError):
+    except DataError:
         raise
-    except Exception as error:  # parsers of damaged files raise anything
+    except Exception as error:  # parsers of damaged files raise anything, MemoryError for a damaged length too
         raise DataError(
             f"{path}, index {count}: cannot be read as {kind}: {reason(error)}; the file is truncated, damaged or not "
             f"{kind}: repair it, or give it the suffix of what it is"
@@ -125,6 +128,7 @@ def _iter_traj(path: Path) -> Iterator[Atoms]:
 
 
 def _iter_other(path: Path) -> Iterator[Atoms]:
+    _warn_of_guessed_elements(path)
     try:
         yield from ase.io.iread(_plain(path), ":", do_not_split_by_at_sign=True)
     except UnknownFileTypeError as error:
@@ -132,6 +136,19 @@ def _iter_other(path: Path) -> Iterator[Atoms]:
             f"{path}: ase reads no files of this kind: give extended XYZ, an ASE trajectory or database, an OUTCAR or "
             "a vasprun.xml"
         ) from error
+
+
+def _warn_of_guessed_elements(path: Path) -> None:
+    """A LAMMPS dump without elements numbers its types, and ase takes type 1 for hydrogen."""
+    head = _head(path).decode("utf-8", errors="replace")
+    columns = next((line for line in head.splitlines() if line.startswith("ITEM: ATOMS")), "").split()
+    if columns and "element" not in columns:
+        warnings.warn(
+            f"{path}: this LAMMPS dump names no elements, so its types are guesses: type 1 is read as H, type 2 as He; "
+            "dump with the column element (dump_modify element ...)",
+            MekrrWarning,
+            stacklevel=2,
+        )
 
 
 def _head(path: Path) -> bytes:

@@ -7,14 +7,15 @@ file) and takes a blank line for the end of the file, so that everything after i
 import io
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.io.formats import open_with_compression
 
 from mekrr.errors import DataError
@@ -115,3 +116,15 @@ def _ends_within_a_number(lines: list[str]) -> bool:
         return False
     *others, last = [len(line.split()[-1].partition(".")[2]) if line.strip() else 0 for line in lines]
     return len(others) > 1 and len(set(others)) == 1 and last < others[0]
+
+
+_SPECIAL = {name.lower() for name in (*all_properties, "virial", "Lattice", "Properties", "pbc")}
+
+
+def info_to_write(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an `info` extended XYZ can hold beside results: numbers, truth values and text, on one line.
+
+    Names that the format gives a meaning of its own are left out: they would replace the results, or the cell.
+    """
+    kept = {k: v for k, v in info.items() if isinstance(v, str | int | float | bool) and k.lower() not in _SPECIAL}
+    return {k: "\\n".join(v.splitlines()) if isinstance(v, str) else v for k, v in kept.items()}

@@ -1,0 +1,186 @@
+"""Whether lengths and energies have the size that Angstrom and eV give them; what their unit looks like where not.
+
+A wrong unit is a factor, so everything is compared on a logarithmic scale, and the limit between a sound value and a
+unit is half the way to it: the geometric mean of 1 and its factor.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms, units
+from ase.data import covalent_radii
+from vesin import NeighborList
+
+from mekrr.data.checking.composition import composition_matrix
+from mekrr.data.reading.structure import Structure
+from mekrr.typing import Float, ndarray
+
+LOOKED_AT = 200
+"""Structures whose distances are measured."""
+
+LENGTHS = {"Bohr": units.Bohr, "nm": units.nm}
+"""Angstrom in the units that `--length-unit` knows."""
+
+ENERGIES = {
+    "Ha": units.Hartree,
+    "Ry": units.Rydberg,
+    "kcal/mol": units.kcal / units.mol,
+    "kJ/mol": units.kJ / units.mol,
+    "meV": 1e-3,
+}
+"""eV in the units that `--energy-unit` knows."""
+
+PER_ATOM = "energies per atom"
+
+ALSO_NEAR = 0.35
+"""Logarithm of a factor of 1.4, by which networks are too soft or too stiff: units as near as that are named too."""
+
+_CUTOFFS = (0.4, 1.2, 3.6, 7.0)
+_NOBLE = (2, 10, 18, 36, 54, 86)
+_ALIKE = 0.6  # correlation from which energies are taken to be of the same matter
+_FEWEST = 5
+_BETTER = 10.0  # how much better energies per atom must fit before they are called so
+
+
+def unit_of_lengths(structures: Sequence[Structure]) -> str | None:
+    """What unit the positions seem to be in, in words with the option to give, where it is not Angstrom.
+
+    The median distance to the nearest neighbour is within a few percent of the sum of the covalent radii in metals,
+    oxides and molecules alike. Noble gases and isolated atoms are left aside.
+    """
+    step = max(1, len(structures) // LOOKED_AT)
+    ratios = [_nearest(s.atoms) for s in structures[::step]]
+    known = np.concatenate([*ratios, np.zeros(0)])
+    if len(known) == 0 or len(ratios) < 3:
+        return None
+    ratio = float(np.median(known))
+    found = [(name, 1 / angstrom) for name, angstrom in LENGTHS.items() if _is_nearer(ratio, 1 / angstrom)]
+    if not found and not _is_nearer(ratio, units.Bohr):
+        return None
+    what = f"nearest neighbours are {ratio:.2f} times the sum of their covalent radii apart (median)"
+    if not found:
+        return (
+            f"{what}: too near for Angstrom; were positions in Angstrom converted from Bohr, or given in another unit?"
+        )
+    name = min(found, key=lambda one: abs(np.log(ratio / one[1])))[0]
+    return f"{what}: positions and cell look like {name}; give --length-unit {name}"
+
+
+def _is_nearer(ratio: float, factor: float) -> bool:
+    """Whether a ratio is nearer to a unit's factor than to 1."""
+    return bool(abs(np.log(ratio / factor)) < abs(np.log(ratio)))
+
+
+def _nearest(atoms: Atoms) -> Float[ndarray, "atoms"]:
+    """Distance of each atom to its nearest neighbour over the sum of their covalent radii; none beyond the reach."""
+    for cutoff in _CUTOFFS:
+        i, j, d = NeighborList(cutoff=cutoff, full_list=True).compute(
+            atoms.positions, atoms.cell.complete().array, atoms.pbc.tolist(), "ijd"
+        )
+        if len(np.unique(i)) == len(atoms):
+            break
+    keep = ~np.isin(atoms.numbers[i], _NOBLE) & ~np.isin(atoms.numbers[j], _NOBLE)
+    if len(i) == 0 or not keep.any():
+        return np.zeros(0)
+    i, j, d = i[keep], j[keep], d[keep]
+    nearest = np.full(len(atoms), np.inf)
+    np.minimum.at(nearest, i, d / (covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]]))
+    return nearest[np.isfinite(nearest)]
+
+
+def per_atom(structures: Sequence[Structure]) -> str | None:
+    """Words, where the energies do not grow with the number of atoms as total energies do.
+
+    Energies are fitted by counts of elements and by their fractions; what is left over, relative to the spread of what
+    is fitted, tells total energies from energies per atom. Sizes must differ for that.
+    """
+    labelled = [s for s in structures if s.energy is not None and len(s) > 1]
+    sizes = np.array([len(s) for s in labelled])
+    if len(labelled) < _FEWEST or sizes.max() < 1.5 * sizes.min():
+        return None
+    counts, elements = composition_matrix(labelled)
+    if len(labelled) < len(elements) + 3:
+        return None
+    energies = np.array([s.energy for s in labelled], dtype=float)
+    # both in units of an energy per atom: totals over n, and what is called per atom as it stands
+    total, single = (_left_over(counts / sizes[:, None], target) for target in (energies / sizes, energies))
+    if total < _BETTER * single or np.ptp(energies) > 0.3 * np.abs(energies).max() * np.log(sizes.max() / sizes.min()):
+        return None
+    return (
+        f"the energies do not grow with the number of atoms ({sizes.min()} to {sizes.max()}): they look like energies "
+        "per atom; multiply them by the number of atoms, mekrr reads total energies"
+    )
+
+
+def _left_over(design: np.ndarray, target: np.ndarray) -> float:
+    """Root mean square of what a least-squares fit leaves over, relative to the size of its target."""
+    left = target - design @ np.linalg.lstsq(design, target, rcond=1e-10)[0]
+    return float(np.sqrt(np.mean(left**2)) / max(np.sqrt(np.mean(target**2)), 1e-12))
+
+
+def unit_of_energies(structures: Sequence[Structure], own: Float[ndarray, "structures"]) -> str | None:
+    """What unit the energies seem to be in beside a network's own, in words with the option to give; None for eV.
+
+    After one shift per element, energies of any level of theory rise and fall with the network's by a factor near 1; a
+    unit shows as its factor. Where the two are not alike nothing can be said.
+
+    Args:
+        structures: with energies.
+        own: the network's energies in eV.
+    """
+    if unit_of_lengths(structures):
+        return None  # the network saw nonsense
+    if words := per_atom(structures):
+        return words
+    chosen = [k for k, s in enumerate(structures) if s.energy is not None and len(s) > 1 and np.isfinite(own[k])]
+    if len(chosen) < _FEWEST:
+        return None
+    counts, _ = composition_matrix([structures[k] for k in chosen])
+    sizes = counts.sum(axis=1)
+    labels = np.array([structures[k].energy for k in chosen], dtype=float)
+    slope, alike = _slope(counts / sizes[:, None], labels / sizes, own[chosen] / sizes)
+    # cells of one size do not tell an energy per atom by themselves: it is one more unit, and the number its factor
+    candidates = {"eV": 1.0} | {name: 1 / value for name, value in ENERGIES.items()}
+    same_size = float(sizes[0]) if np.ptp(sizes) == 0 else None
+    if alike >= _ALIKE:
+        names = _nearest_units(slope, candidates | ({PER_ATOM: 1 / same_size} if same_size else {}))
+    elif same_size is None and _slope(counts / sizes[:, None], labels, own[chosen] / sizes)[1] >= _ALIKE:
+        names = [PER_ATOM]
+    else:
+        return None
+    if names[0] == "eV":
+        return None
+    advice = {name: f"give --energy-unit {name}, and --forces-unit where the forces have another" for name in ENERGIES}
+    advice[PER_ATOM] = "multiply them by the number of atoms, mekrr reads total energies"
+    causes = "; or ".join(f"they look like {name}: {advice[name]}" for name in names if name != "eV")
+    return f"after shifts per element the energies change by {slope:.3g} times the backbone's: {causes}"
+
+
+def _nearest_units(slope: float, factors: dict[str, float]) -> list[str]:
+    """The unit whose factor is the nearest on a logarithmic scale, and those that are hardly farther."""
+    far = {name: abs(np.log(max(slope, 1e-12) / factor)) for name, factor in factors.items()}
+    first = min(far, key=lambda name: far[name])
+    return [first, *(name for name in far if name != first and far[name] < ALSO_NEAR)]
+
+
+def _slope(rows: np.ndarray, labels: np.ndarray, own: np.ndarray) -> tuple[float, float]:
+    """How strongly labels change with a network's energies, by the ratio of their median sizes, and how alike they are.
+
+    Both are freed of shifts per element first. The similarity is that of ranks, which no violent structure rules.
+    """
+    left = [values - rows @ np.linalg.lstsq(rows, values, rcond=1e-10)[0] for values in (labels, own)]
+    sizes = [float(np.median(np.abs(values - np.median(values)))) for values in left]
+    if min(sizes) < 1e-9:
+        return 1.0, 0.0
+    ranks = [values.argsort().argsort() for values in left]
+    alike = float(np.corrcoef(ranks)[0, 1])
+    products = left[0] * left[1]
+    slope = float(np.sum(np.sign(products) * np.minimum(np.abs(products), _cap(products)))) / float(
+        np.sum(np.minimum(left[1] ** 2, _cap(left[1] ** 2)))
+    )
+    return (slope if slope > 0 else sizes[0] / sizes[1]), alike
+
+
+def _cap(values: np.ndarray) -> float:
+    """Ten times the median size: larger values count no more than that."""
+    return 10 * float(np.median(np.abs(values)))

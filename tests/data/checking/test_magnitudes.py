@@ -1,0 +1,99 @@
+"""Units that are wrong for a whole data set are named, whatever the order; sound data stay without a word."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from mekrr.data import LabelKeys, Structure, load_dataset, read_structures, unit_of_energies, validate
+from mekrr.data.checking.magnitudes import ENERGIES, LENGTHS, per_atom, unit_of_lengths
+
+
+@pytest.fixture(scope="module")
+def mini():
+    """A shuffled sample of the embedded data set."""
+    everything = load_dataset("cu-formate-mini")
+    return [everything[i] for i in np.random.default_rng(0).permutation(len(everything))[:40]]
+
+
+@pytest.fixture(scope="module")
+def own(mini):
+    """The default backbone's energies of them."""
+    pytest.importorskip("sevenn")
+    from mekrr.backbones import load_backbone
+    from mekrr.features import extract
+
+    backbone = load_backbone("sevennet-0", device="cpu")
+    return extract([s.atoms for s in mini], backbone, [backbone.layers[0]], None).energies.numpy()
+
+
+def scaled(structure: Structure, length: float = 1.0, energy: float = 1.0) -> Structure:
+    atoms = structure.atoms.copy()
+    atoms.set_cell(atoms.cell.array * length)
+    atoms.positions *= length
+    return replace(structure, atoms=atoms, energy=energy * structure.energy, forces=energy / length * structure.forces)
+
+
+def test_sound_data_stay_without_a_word(mini, own):
+    assert unit_of_lengths(mini) is None
+    assert per_atom(mini) is None
+    assert unit_of_energies(mini, own) is None
+    assert "units" not in {issue.code for issue in validate(mini)}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_lengths_name_their_unit_and_the_option(mini, name):
+    changed = [scaled(s, 1 / LENGTHS[name]) for s in mini]
+    (issue,) = [i for i in validate(changed) if i.code == "units"]
+    assert f"give --length-unit {name}" in issue.message
+
+
+def test_lengths_converted_twice_are_too_near(mini):
+    (issue,) = [i for i in validate([scaled(s, units.Bohr) for s in mini]) if i.code == "units"]
+    assert "too near for Angstrom" in issue.message
+
+
+@pytest.mark.parametrize("name", ENERGIES)
+def test_energies_name_their_unit_and_the_option_beside_a_backbone(mini, own, name):
+    changed = [replace(s, energy=s.energy / ENERGIES[name]) for s in mini]
+    assert f"give --energy-unit {name}" in unit_of_energies(changed, own)
+
+
+@pytest.mark.parametrize("sizes", ["mixed", "one"])
+def test_energies_per_atom(mini, own, sizes):
+    keep = [k for k, s in enumerate(mini) if sizes == "mixed" or len(s) == 16]
+    changed = [replace(mini[k], energy=mini[k].energy / len(mini[k])) for k in keep]
+    assert (per_atom(changed) is not None) == (sizes == "mixed")
+    assert "look like energies per atom" in unit_of_energies(changed, own[keep])
+
+
+def test_noise_says_nothing(mini, own):
+    noise = np.random.default_rng(1).normal(size=len(mini))
+    assert unit_of_energies([replace(s, energy=100 * e) for s, e in zip(mini, noise, strict=True)], own) is None
+
+
+def test_with_the_options_everything_is_as_in_electronvolts(tmp_path, mini):
+    frames = []
+    for s in mini:
+        atoms = s.atoms.copy()
+        atoms.set_cell(atoms.cell.array / units.Bohr)
+        atoms.positions /= units.Bohr
+        forces = s.forces * units.Bohr / units.Hartree
+        atoms.calc = SinglePointCalculator(atoms, energy=s.energy / units.Hartree, forces=forces)
+        frames.append(atoms)
+    write(tmp_path / "a.traj", frames)
+    read = read_structures(tmp_path / "a.traj", LabelKeys(energy_unit="Ha", length_unit="Bohr"))
+    for one, other in zip(read, mini, strict=True):
+        assert one.energy == pytest.approx(other.energy, rel=1e-13)
+        np.testing.assert_allclose(one.forces, other.forces, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(one.atoms.positions, other.atoms.positions, rtol=1e-12, atol=1e-13)
+
+
+def test_real_data_at_other_levels_of_theory(real_data):
+    for folder in ("cu_formate", "ethanol", "mlearn_cu", "mlearn_mo", "oc20_relaxations", "oxide_polymorphs"):
+        for path in sorted((real_data / folder).iterdir()):
+            structures = read_structures(path, index="::5")
+            assert (unit_of_lengths(structures), per_atom(structures)) == (None, None), path
