@@ -47,8 +47,7 @@ def test_tables(capsys, files, solver):
     assert code == 0
     assert "3 structures" in out
     assert "furthest from the training data" in out
-    assert ("most uncertain" in out) == (solver == "sparse")
-    assert ("gives no deviation of single atoms" in out) == (solver == "exact")
+    assert "most uncertain" in out
 
 
 @pytest.mark.parametrize("solver", ["sparse", "exact"])

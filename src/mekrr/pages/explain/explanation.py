@@ -31,7 +31,7 @@ class Explanation:
         kernel_by_species: the same, split by the species of the inducing environments weighed, eV; None for the exact
             solver, which weighs whole structures.
         elements: of the columns, atomic numbers.
-        deviation: calibrated standard deviation of each atom's energy, eV; None for the exact solver, which has none.
+        deviation: calibrated standard deviation of each atom's energy, eV.
         energy_std: the same of the total energies, eV.
         terms: c_g k_g(x) of each group g (training structure, or inducing environment), eV; they add up to the kernel
             part.
@@ -51,7 +51,7 @@ class Explanation:
     kernel: Float[Tensor, "atoms"]
     kernel_by_species: Float[Tensor, "atoms elements"] | None
     elements: tuple[int, ...]
-    deviation: Float[Tensor, "atoms"] | None
+    deviation: Float[Tensor, "atoms"]
     energy_std: Float[Tensor, "structures"]
     terms: Float[Tensor, "structures groups"]
     weights: Float[Tensor, "structures groups"]

@@ -41,7 +41,7 @@ def _structure(found: Explanation, t: int, row: tables.StructureRow) -> dict[str
         "energy": found.energy[atoms].tolist(),
         "prior": found.prior[atoms].tolist(),
         "kernel": found.kernel[atoms].tolist(),
-        "deviation": None if found.deviation is None else found.deviation[atoms].tolist(),
+        "deviation": found.deviation[atoms].tolist(),
         "distance": found.distance[atoms].tolist(),
         "novelty": found.novelty[atoms].tolist(),
     }

@@ -37,7 +37,7 @@ class SpeciesRow:
         prior: its part that was not learned by the kernel.
         kernel: its part that was.
         leans_on: mean kernel part by the element of the inducing environments weighed, eV; empty for the exact solver.
-        deviation: mean standard deviation of an atom's energy, eV; None for the exact solver.
+        deviation: mean standard deviation of an atom's energy, eV.
         distance: median to the nearest remembered environment; infinite for an element never seen.
         usual: see Known.usual; None where there is none.
         beyond: share of the atoms that lie further than that from all remembered ones.
@@ -49,7 +49,7 @@ class SpeciesRow:
     prior: Spread
     kernel: Spread
     leans_on: dict[str, float]
-    deviation: float | None
+    deviation: float
     distance: float
     usual: float | None
     beyond: float
@@ -71,7 +71,7 @@ def _species_row(found: Explanation, z: int) -> SpeciesRow:
         Spread.of(found.prior[of_z]),
         Spread.of(found.kernel[of_z]),
         {chemical_symbols[e]: value for e, value in leans_on.items()},
-        None if found.deviation is None else float(found.deviation[of_z].mean()),
+        float(found.deviation[of_z].mean()),
         float(found.distance[of_z].median()),
         found.known.usual.get(z),
         float((found.novelty[of_z] > 1).double().mean()),
@@ -135,7 +135,7 @@ class AtomRow:
         novelty: the same over what is usual for the species; None where nothing is.
         nearest: name of the nearest one; None for an element never seen.
         energy: eV.
-        deviation: eV; None for the exact solver.
+        deviation: eV.
     """
 
     where: str
@@ -145,7 +145,7 @@ class AtomRow:
     novelty: float | None
     nearest: str | None
     energy: float
-    deviation: float | None
+    deviation: float
 
 
 def furthest_atoms(found: Explanation, most: int = SHOWN) -> list[AtomRow]:
@@ -155,7 +155,7 @@ def furthest_atoms(found: Explanation, most: int = SHOWN) -> list[AtomRow]:
 
 def most_uncertain_atoms(found: Explanation, most: int = SHOWN) -> list[AtomRow]:
     """The atoms of the largest deviation, one of each structure; none for the exact solver."""
-    return [] if found.deviation is None else _extremes(found, found.deviation, most)
+    return _extremes(found, found.deviation, most)
 
 
 def _extremes(found: Explanation, values: Float[Tensor, "atoms"], most: int) -> list[AtomRow]:
@@ -180,7 +180,7 @@ def atom_row(found: Explanation, i: int) -> AtomRow:
         None if novelty != novelty else novelty,
         None if nearest < 0 else nearest_name(found, nearest),
         float(found.energy[i]),
-        None if found.deviation is None else float(found.deviation[i]),
+        float(found.deviation[i]),
     )
 
 
@@ -274,8 +274,6 @@ def notes(found: Explanation) -> list[str]:
             "The training compositions do not determine the energies per element one by one: differences between "
             "elements carry no meaning, differences between atoms of one element do."
         )
-    if found.deviation is None:
-        said.append("The exact solver gives no deviation of single atoms; fit with --solver sparse for it.")
     said.append(_sizes(found))
     if found.distance.isinf().any():
         said.append("Elements the potential was not trained on have no remembered environment; only the prior speaks.")

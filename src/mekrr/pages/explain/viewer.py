@@ -166,7 +166,7 @@ def _geometry(atoms: Atoms) -> dict[str, Any]:
 
 def _settings(found: Explanation, rows: Tensor) -> dict[str, Any]:
     """The viewer as it opens: at the most uncertain atom, or where there are no deviations at the furthest one."""
-    uncertain = "distance" if found.deviation is None else "deviation"
+    uncertain = "deviation"
     first = int(_atomic(found)[uncertain][0][rows].nan_to_num(nan=-1.0).argmax())
     return {
         "target": "atom",
