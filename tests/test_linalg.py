@@ -24,7 +24,9 @@ def test_jitter_grows_until_it_is_enough(smallest, jitter):
 
 def test_an_indefinite_matrix_is_refused_with_a_remedy():
     K = symmetric([-1e-5, 1, 1])
-    with pytest.raises(NotPositiveDefiniteError, match=r"the 3 functions .* dependent \(jitter up to 1e-06 .*--inducing"):
+    with pytest.raises(
+        NotPositiveDefiniteError, match=r"the 3 functions .* dependent \(jitter up to 1e-06 .*--inducing"
+    ):
         cholesky_with_jitter(K, 1e-10)
     assert cholesky_with_jitter(K, 1e-10, 1e-4)[1] > 1e-5
 

@@ -56,7 +56,11 @@ def test_weights_of_structures_enter(name):
     energies, compositions, own, weights = training_set()
     coefficients = PriorColumns.fit(name, energies, compositions, own, ELEMENTS, weights).coefficients
     left = columns_of(energies, compositions, own) @ coefficients * weights / compositions.n_atoms**2
-    fitted = {"none": compositions.n_atoms[:, None], "composition": compositions.counts, "backbone": compositions.counts}
+    fitted = {
+        "none": compositions.n_atoms[:, None],
+        "composition": compositions.counts,
+        "backbone": compositions.counts,
+    }
     H = fitted.get(name, torch.cat([compositions.counts, own[:, None]], dim=1))
     assert (left @ H).abs().max() < 1e-11
     unweighted = PriorColumns.fit(name, energies, compositions, own, ELEMENTS).coefficients

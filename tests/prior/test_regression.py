@@ -29,7 +29,9 @@ def designs():
 def test_refits_equal_brute_force(name):
     H, (_, y, weight) = designs()[name], problem()
     found = LinearPrior.fit(H, y, weight)
-    torch.testing.assert_close(found.beta, torch.linalg.pinv(H * weight[:, None]) @ (y * weight), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        found.beta, torch.linalg.pinv(H * weight[:, None]) @ (y * weight), rtol=1e-10, atol=1e-10
+    )
     for t in range(10):
         rest = torch.arange(10) != t
         expected = least_squares(H[rest] * weight[rest, None], y[rest] * weight[rest])[0]

@@ -22,7 +22,7 @@ class Case:
 
     observations: list[Observation]
     compositions: Compositions
-    weights: RowWeights = RowWeights(force=0.03, stress=0.2)
+    weights: RowWeights
 
     def prior(self, name: str, chosen: list[int]) -> PriorColumns:
         """Fitted to the chosen structures, with its own leave-one-out refits."""
@@ -61,7 +61,11 @@ def x():
 
 
 def case_of(x: Environments, centres: Environments, relative: float) -> Case:
-    return Case(observe(Basis.of(centres, KERNEL, relative=relative), x), Compositions.of(x.species, x.n_atoms))
+    return Case(
+        observe(Basis.of(centres, KERNEL, relative=relative), x),
+        Compositions.of(x.species, x.n_atoms),
+        RowWeights(force=0.03, stress=0.2),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,4 @@
+import itertools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
@@ -27,8 +28,11 @@ def assert_same(found, expected, **tolerance):
 @given(cuts=st.sets(st.integers(1, 7)))
 def test_any_cut_gives_the_same_equations_and_residuals(in_environments, cuts):
     edges = [0, *sorted(cuts), 8]
-    shards = [list(range(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
-    equations, residuals = EquationsOf(in_environments.observations, in_environments.weights), residuals_of(in_environments)
+    shards = [list(range(a, b)) for a, b in itertools.pairwise(edges)]
+    equations, residuals = (
+        EquationsOf(in_environments.observations, in_environments.weights),
+        residuals_of(in_environments),
+    )
     whole = list(range(8))
     assert_same(merge(map_shards(equations, shards)), equations(whole), rtol=1e-12, atol=1e-13)
     assert_same(merge(map_shards(residuals, shards)), residuals(whole), rtol=1e-10, atol=1e-12)

@@ -114,6 +114,8 @@ def test_what_auto_stands_for(of_structures, name):
 
 @pytest.mark.parametrize("name", list(ENERGIES_ONLY))
 def test_criteria_of_energies_are_refused_with_forces(name):
-    with pytest.raises(ValueError, match=r"looks at energies only, but forces are fitted; take loo-mae or loo-rmse, or"):
+    with pytest.raises(
+        ValueError, match=r"looks at energies only, but forces are fitted; take loo-mae or loo-rmse, or"
+    ):
         criterion_for(name, True, False)
     assert [criterion_for(each, True, False) for each in ("auto", *WITH_FORCES)] == ["loo-mae", "loo-mae", "loo-rmse"]
