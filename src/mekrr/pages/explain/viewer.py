@@ -165,16 +165,15 @@ def _geometry(atoms: Atoms) -> dict[str, Any]:
 
 
 def _settings(found: Explanation, rows: Tensor) -> dict[str, Any]:
-    """The viewer as it opens: at the most uncertain atom, or where there are no deviations at the furthest one."""
-    uncertain = "deviation"
-    first = int(_atomic(found)[uncertain][0][rows].nan_to_num(nan=-1.0).argmax())
+    """The viewer as it opens: at the most uncertain atom."""
+    first = int(_atomic(found)["deviation"][0][rows].nan_to_num(nan=-1.0).argmax())
     return {
         "target": "atom",
         "pinned": [first],
         "map": {
             "x": {"property": "distance"},
             "y": {"property": "relative energy"},
-            "color": {"property": uncertain, "palette": "viridis"},
+            "color": {"property": "deviation", "palette": "viridis"},
             "symbol": "element",
         },
         "structure": [
