@@ -24,7 +24,7 @@ from mekrr.solve import (
     map_shards,
     merge,
 )
-from mekrr.tune import Plan, Trial, criterion_for, judge, make_trials, observation, ridge_unit
+from mekrr.tune import Judged, Plan, Trial, criterion_for, make_trials, observation, ridge_unit
 from mekrr.typing import Float, Tensor
 
 SHARD_ATOMS = 2000  # whose rows are in memory at once
@@ -150,7 +150,7 @@ def solve(
     left_out = ShardResiduals(rows, weights, factor, prior.coefficients, prior.without, ridges)
     residuals = merge(map_shards(left_out, shards))
     criterion = criterion_for(options.criterion, data.has_forces, plan.of_structures)
-    judged = judge(residuals, factor, prior.coefficients[None], ridges, data.noise(options.embedding))
+    judged = Judged.of(residuals, factor, prior.coefficients[None], ridges, data.noise(options.embedding))
     at = (best.length_scale, best.species_weight, weights.force)
     trial = make_trials(best.layers, [prior], residuals, judged, data.n_atoms, ridges, criterion, at)[0]
     r, ridge = trial.best, trial.ridge

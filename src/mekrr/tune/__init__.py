@@ -1,6 +1,6 @@
 """Choosing hyperparameters by closed-form leave-one-structure-out or evidence."""
 
-from mekrr.tune.criteria import AUTO, BALANCED, CRITERIA, CRITERION_NAMES, criterion_for, score
+from mekrr.tune.criteria import AUTO, BALANCED, CRITERIA, CRITERION_NAMES, Judged, criterion_for, score
 from mekrr.tune.observations import observation
 from mekrr.tune.problem import (
     FORCE_WEIGHTS,
@@ -14,8 +14,8 @@ from mekrr.tune.problem import (
     Size,
 )
 from mekrr.tune.search import Choice, search
-from mekrr.tune.surface import Point, Surface, judge, make_trials, ridge_unit
-from mekrr.tune.trial import Trial, best_of
+from mekrr.tune.surface import Point, Surface, ridge_unit
+from mekrr.tune.trial import Trial, best_of, make_trials
 
 __all__ = [
     "AUTO",
@@ -28,6 +28,7 @@ __all__ = [
     "OF_STRUCTURES",
     "Choice",
     "Grid",
+    "Judged",
     "Observed",
     "Plan",
     "Point",
@@ -37,7 +38,6 @@ __all__ = [
     "Trial",
     "best_of",
     "criterion_for",
-    "judge",
     "make_trials",
     "observation",
     "ridge_unit",

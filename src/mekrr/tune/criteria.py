@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mekrr.solve import Residuals
+from mekrr.solve import Factor, Residuals
 from mekrr.typing import Float, Tensor
 
 DEGREES_OF_FREEDOM = 4.0
@@ -37,6 +37,20 @@ class Judged:
     residuals: Residuals
     evidence: Float[Tensor, "priors ridges"] | None
     noise: Float[Tensor, "structures"]
+
+    @staticmethod
+    def of(
+        found: Residuals,
+        factor: Factor,
+        prior: Float[Tensor, "priors columns"],
+        ridges: Float[Tensor, "ridges"],
+        noise: Float[Tensor, "structures"],
+    ) -> "Judged":
+        """With the evidence where energies alone are fitted."""
+        if factor.equations.n_force_rows or found.rows > len(noise):
+            return Judged(found, None, noise)
+        evidence = factor.log_evidence(prior, ridges, found.misfit, found.log_weight, found.rows)
+        return Judged(found, evidence, noise)
 
 
 Criterion = Callable[[Judged], Float[Tensor, "priors ridges"]]

@@ -9,13 +9,12 @@ import torch
 from mekrr.errors import MekrrError
 from mekrr.features import Environments
 from mekrr.kernels import Basis, Design, StructureKernel, energy_noise, make_designs, make_kernel
-from mekrr.prior import PriorColumns
-from mekrr.solve import Factor, NormalEquations, Observation, Residuals, RowWeights, leave_one_structure_out
-from mekrr.tune.criteria import Judged, score
+from mekrr.solve import Factor, NormalEquations, Observation, RowWeights, leave_one_structure_out
+from mekrr.tune.criteria import Judged
 from mekrr.tune.observations import observation
 from mekrr.tune.problem import SearchProblem, Size
 from mekrr.tune.safety import prefer_safe
-from mekrr.tune.trial import Trial, best_of
+from mekrr.tune.trial import Trial, best_of, make_trials
 from mekrr.typing import Float, Int, Tensor
 
 MAX_EXTENSIONS = 3  # each adds a factor of 2 to the range of length scales
@@ -201,7 +200,7 @@ class Surface:
             self.layers,
             self.priors,
             found,
-            judge(found, factor, coefficients, ridges, noise),
+            Judged.of(found, factor, coefficients, ridges, noise),
             self.n_atoms,
             ridges,
             self.grid.criterion,
@@ -247,52 +246,6 @@ def centres_of(problem: SearchProblem, x: Environments, size: Size, seed: int) -
     if rows is None:
         return x
     return Environments(x.features[rows], x.species[rows], torch.ones_like(rows))
-
-
-def judge(
-    found: Residuals,
-    factor: Factor,
-    prior: Float[Tensor, "priors columns"],
-    ridges: Float[Tensor, "ridges"],
-    noise: Float[Tensor, "structures"],
-) -> Judged:
-    """What criteria look at; with derivative rows there is no evidence."""
-    if factor.equations.n_force_rows or found.rows > len(noise):
-        return Judged(found, None, noise)
-    return Judged(found, factor.log_evidence(prior, ridges, found.misfit, found.log_weight, found.rows), noise)
-
-
-def make_trials(
-    layers: tuple[str, ...],
-    priors: Sequence[PriorColumns],
-    found: Residuals,
-    judged: Judged,
-    n_atoms: Float[Tensor, "structures"],
-    ridges: Float[Tensor, "ridges"],
-    criterion: str,
-    at: tuple[float, float, float],
-) -> list[Trial]:
-    """Leave-one-out errors as trials, one a prior; `at` is length scale, species weight and force weight."""
-    scores = score(criterion, judged)
-    per_atom = 1000 * found.energy / n_atoms
-    forces = 1000 * found.force.nanmean(-1)
-    has_forces = bool(torch.isfinite(found.force).any())
-    return [
-        Trial(
-            layers,
-            prior.name,
-            at[0],
-            at[1],
-            tuple(ridges.tolist()),
-            tuple(scores[p].tolist()),
-            tuple(per_atom[p].square().mean(-1).sqrt().tolist()),
-            tuple(per_atom[p].abs().mean(-1).tolist()),
-            () if judged.evidence is None else tuple(judged.evidence[p].tolist()),
-            at[2] if has_forces else None,
-            tuple(forces[p].tolist()) if has_forces else (),
-        )
-        for p, prior in enumerate(priors)
-    ]
 
 
 def _points(rungs: Iterable[int], species_weights: Iterable[int], force_weights: Iterable[int]) -> list[Point]:

@@ -3,6 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from mekrr.prior import PriorColumns
+from mekrr.solve import Residuals
+from mekrr.tune.criteria import Judged, score
+from mekrr.typing import Float, Tensor
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -54,3 +61,36 @@ class Trial:
 def best_of(trials: Sequence[Trial]) -> Trial:
     """The trial with the largest score."""
     return max(trials, key=lambda trial: trial.score)
+
+
+def make_trials(
+    layers: tuple[str, ...],
+    priors: Sequence[PriorColumns],
+    found: Residuals,
+    judged: Judged,
+    n_atoms: Float[Tensor, "structures"],
+    ridges: Float[Tensor, "ridges"],
+    criterion: str,
+    at: tuple[float, float, float],
+) -> list[Trial]:
+    """Leave-one-out errors as trials, one a prior; `at` is length scale, species weight and force weight."""
+    scores = score(criterion, judged)
+    per_atom = 1000 * found.energy / n_atoms
+    forces = 1000 * found.force.nanmean(-1)
+    has_forces = bool(torch.isfinite(found.force).any())
+    return [
+        Trial(
+            layers,
+            prior.name,
+            at[0],
+            at[1],
+            tuple(ridges.tolist()),
+            tuple(scores[p].tolist()),
+            tuple(per_atom[p].square().mean(-1).sqrt().tolist()),
+            tuple(per_atom[p].abs().mean(-1).tolist()),
+            () if judged.evidence is None else tuple(judged.evidence[p].tolist()),
+            at[2] if has_forces else None,
+            tuple(forces[p].tolist()) if has_forces else (),
+        )
+        for p, prior in enumerate(priors)
+    ]
