@@ -71,7 +71,7 @@ class Basis:
         return self.centres.n_structures == len(self.centres.species)
 
     def rows(
-        self, x: Environments, derivatives: Float[Tensor, "moves atoms features"] | None
+        self, x: Environments, derivatives: Float[Tensor, "directions atoms features"] | None
     ) -> Float[Tensor, "rows groups"]:
         """Whitened design rows of one structure: its energy, then its derivatives."""
         embedding = self.kernel.embedding

@@ -32,7 +32,7 @@ class Design:
 
 def make_designs(
     x: Environments,
-    derivatives: Sequence[Float[Tensor, "rows atoms features"] | None],
+    derivatives: Sequence[Float[Tensor, "_rows _atoms features"] | None],
     centres: Environments,
     kernel: str,
     length_scales: tuple[float, ...],

@@ -16,7 +16,7 @@ from mekrr.typing import Float, Tensor
 
 def design_rows(
     x: Environments,
-    derivatives: Float[Tensor, "rows atoms features"] | None,
+    derivatives: Float[Tensor, "directions atoms features"] | None,
     centres: Environments,
     kernel: PointwiseKernel,
     rungs: int = 1,

@@ -4,7 +4,7 @@ import pytest
 from mekrr.data import Structure
 from mekrr.errors import DataError
 from mekrr.potential import FitOptions
-from mekrr.potential.fitting import solver_of
+from mekrr.potential.fit import solver_of
 
 
 def structures(molecules, forces):

@@ -68,7 +68,7 @@ def test_energies_alone_in_a_full_basis_equal_the_exact_solver(training, test_se
     """More inducing environments are asked for than there are atoms: all atoms are taken."""
     sparse = fitted(training, forces=False, inducing=10_000)
     exact = fitted(training, solver="exact")
-    assert len(sparse.fitted_.model.species) == sum(map(len, training))
+    assert len(sparse.fitted_.model.coefficients) == sum(map(len, training))
     np.testing.assert_allclose(energies(sparse, test_set), energies(exact, test_set), atol=2e-3)
 
 
