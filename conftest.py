@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase.build import molecule
+from published_schnet import SMALL, published
 
 import chromium
+from mekrr.backbones.schnet import SCHNET, SchNetNetwork
 from support import alloy, labelled
 
 
@@ -39,6 +42,15 @@ def molecules():
 
 
 @pytest.fixture(scope="session")
+def sevennet():
+    """The default backbone."""
+    pytest.importorskip("sevenn")
+    from mekrr.backbones import load_backbone
+
+    return load_backbone("sevennet-0", device="cpu")
+
+
+@pytest.fixture(scope="session")
 def potential(alloys):
     """A potential fitted to 30 alloy cells with the default backbone, everything automatic."""
     pytest.importorskip("sevenn")
@@ -47,6 +59,39 @@ def potential(alloys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return KernelPotential("sevennet-0").fit(alloys[:30])
+
+
+@pytest.fixture(scope="session")
+def forces_potential(alloys):
+    """Energies and forces of 14 alloy cells, with nothing left to choose."""
+    pytest.importorskip("sevenn")
+    from mekrr import KernelPotential
+
+    chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return KernelPotential("sevennet-0", force_weight=1e-3, ridge=1e-4, inducing=40, **chosen).fit(alloys[:14])
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A small SchNet with random weights."""
+    torch.manual_seed(0)
+    return SchNetNetwork(SMALL).requires_grad_(False)
+
+
+@pytest.fixture
+def checkpoint(network, tmp_path):
+    """The same on disk, in the published format."""
+    path = tmp_path / "schnet.pt"
+    torch.save(published(network), path)
+    return path
+
+
+@pytest.fixture
+def small_schnet(checkpoint):
+    """The same as a backbone, in float64."""
+    return SCHNET.load(checkpoint, torch.device("cpu"), torch.float64, False)
 
 
 @pytest.fixture(scope="session")

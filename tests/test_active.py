@@ -6,7 +6,6 @@ from ase.build import bulk
 from mekrr import DataError, KernelPotential, MekrrWarning
 from mekrr.active import METHODS, Joint, condition, farthest, select
 from mekrr.features import Environments, extract
-from mekrr.kernels import gram
 
 pytest.importorskip("sevenn")
 
@@ -69,8 +68,8 @@ def test_conditional_variances_are_those_of_the_joint_gaussian(fitted, alloys):
 
 def test_the_covariance_is_the_posterior_of_the_training_structures(exact, alloys):
     model = exact.fitted_.model
-    x, training = environments(exact, alloys[8:12]), model.scaler(model.training)
-    K = [gram(a, b, model.kernel, "sum").mix(0, 0.5) for a, b in ((x, x), (x, training), (training, training))]
+    x, training = environments(exact, alloys[8:12]), model.centres
+    K = [model.kernel.gram(a, b) for a, b in ((x, x), (x, training), (training, training))]
     wanted = K[0] - K[1] @ torch.linalg.solve(K[2] + torch.diag(model.noise(training.n_atoms)), K[1].T)
     found = Joint.of_structures(model, x).covariance(torch.arange(4))
     torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-7)
@@ -109,8 +108,7 @@ def test_a_label_of_a_repeated_cell_says_more_than_one_of_the_cell(exact, alloys
 
 
 def test_farthest_starts_with_a_stranger_and_spreads(exact):
-    known = exact.fitted_.expansion
-    width = known.centres.shape[1]
+    width = exact.fitted_.function.centres.features.shape[1]
     h = torch.zeros(4, width, dtype=torch.float64)
     h[0], h[1], h[2] = 500.0, 501.0, -400.0
     x = Environments(h, torch.full((4,), 29), torch.ones(4, dtype=torch.int64))

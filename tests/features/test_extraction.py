@@ -3,59 +3,50 @@ import torch
 
 from mekrr.features import FeatureCache, Scaler, batches, extract
 
-
-@pytest.fixture(scope="module")
-def backbone():
-    pytest.importorskip("sevenn")
-    from mekrr.backbones import load_backbone
-
-    return load_backbone("sevennet-0")
-
-
 LAYERS = ("interaction_1", "interaction_3")
 
 
-def test_batching_does_not_matter(alloys, molecules, backbone):
+def test_batching_does_not_matter(alloys, molecules, sevennet):
     structures = [*alloys[:5], *molecules[:4]]
-    together = extract(structures, backbone, LAYERS, batch_atoms=1000)
-    single = extract(structures, backbone, LAYERS, batch_atoms=1)
+    together = extract(structures, sevennet, LAYERS, batch_atoms=1000)
+    single = extract(structures, sevennet, LAYERS, batch_atoms=1)
     torch.testing.assert_close(together.environments.features, single.environments.features, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(together.energies, single.energies, rtol=1e-6, atol=1e-5)
     assert together.widths == (128, 128)
 
 
-def test_cache_gives_the_same_bits_and_computes_nothing(alloys, backbone, tmp_path):
+def test_cache_gives_the_same_bits_and_computes_nothing(alloys, sevennet, tmp_path):
     seen = []
     cache = FeatureCache(tmp_path)
-    first = extract(alloys[:4], backbone, LAYERS, cache)
-    again = extract(alloys[:6], backbone, LAYERS, cache, progress=lambda done, total: seen.append(done))
+    first = extract(alloys[:4], sevennet, LAYERS, cache)
+    again = extract(alloys[:6], sevennet, LAYERS, cache, progress=lambda done, total: seen.append(done))
     assert torch.equal(again.environments.features[: len(first.environments.species)], first.environments.features)
     assert torch.equal(again.energies[:4], first.energies)
     assert seen == [6]
 
 
-def test_a_damaged_entry_is_computed_again(alloys, backbone, tmp_path):
+def test_a_damaged_entry_is_computed_again(alloys, sevennet, tmp_path):
     cache = FeatureCache(tmp_path)
-    first = extract(alloys[:2], backbone, LAYERS, cache)
+    first = extract(alloys[:2], sevennet, LAYERS, cache)
     path = next(iter(sorted(tmp_path.glob("*/*.safetensors"))))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.warns(UserWarning, match="damaged"):
-        again = extract(alloys[:2], backbone, LAYERS, cache)
+        again = extract(alloys[:2], sevennet, LAYERS, cache)
     assert torch.equal(again.environments.features, first.environments.features)
     assert cache.read(path.parent.name + path.stem) is not None
 
 
-def test_selecting_layers_equals_extracting_them(alloys, backbone):
-    both = extract(alloys[:2], backbone, LAYERS)
-    one = extract(alloys[:2], backbone, LAYERS[1:])
+def test_selecting_layers_equals_extracting_them(alloys, sevennet):
+    both = extract(alloys[:2], sevennet, LAYERS)
+    one = extract(alloys[:2], sevennet, LAYERS[1:])
     assert torch.equal(both.select(LAYERS[1:]).environments.features, one.environments.features)
 
 
-def test_entries_of_all_layers_serve_some_of_them(alloys, backbone, tmp_path):
+def test_entries_of_all_layers_serve_some_of_them(alloys, sevennet, tmp_path):
     cache, seen = FeatureCache(tmp_path), []
-    whole = extract(alloys[:4], backbone, backbone.layers, cache)
+    whole = extract(alloys[:4], sevennet, sevennet.layers, cache)
     layers = ("interaction_2", "interaction_0")
-    some = extract(alloys[:4], backbone, layers, cache, progress=lambda *done: seen.append(done))
+    some = extract(alloys[:4], sevennet, layers, cache, progress=lambda *done: seen.append(done))
     assert torch.equal(some.environments.features, whole.select(layers).environments.features)
     assert torch.equal(some.energies, whole.energies)
     assert seen == []
@@ -68,8 +59,8 @@ def test_batches_hold_every_index_once_and_respect_the_size():
     assert all(len(batch) == 1 or sum(sizes[i] for i in batch) <= 6 for batch in found)
 
 
-def test_standardised_features_have_mean_zero_and_deviation_one(alloys, backbone):
-    found = extract(alloys[:8], backbone, LAYERS)
+def test_standardised_features_have_mean_zero_and_deviation_one(alloys, sevennet):
+    found = extract(alloys[:8], sevennet, LAYERS)
     scaler = Scaler.fit(found.environments.features, found.widths)
     h = scaler(found.environments).features
     assert h.mean(0).abs().max() < 1e-6

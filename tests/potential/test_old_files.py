@@ -66,7 +66,7 @@ def test_an_old_sparse_potential_is_updated_and_saved_anew(tmp_path):
     potential.save(tmp_path / "m.safetensors")
     again = KernelPotential.load(tmp_path / "m.safetensors")
     assert again.predict([alloy(9)])[0].energy == potential.predict([alloy(9)])[0].energy
-    assert again.fitted_.facts["data"]["n_structures"] == 8
+    assert again.fitted_.record.data.n_structures == 8
 
 
 def test_what_old_files_say_of_themselves(name):

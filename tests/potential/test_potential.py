@@ -66,7 +66,7 @@ def test_held_out_errors_are_what_leave_one_out_promised(potential, alloys):
     errors = [
         1000 * (p.energy - a.get_potential_energy()) / len(a) for p, a in zip(predictions, alloys[30:], strict=True)
     ]
-    promised = potential.fitted_.facts["leave_one_out"]["rmse_mev_per_atom"]
+    promised = potential.fitted_.record.leave_one_out.rmse_mev_per_atom
     assert np.sqrt(np.mean(np.square(errors))) < 3 * promised
     deviations = [1000 * p.energy_std / len(a) for p, a in zip(predictions, alloys[30:], strict=True)]
     assert 0.1 < np.sqrt(np.mean(np.square(errors))) / np.mean(deviations) < 5
@@ -95,7 +95,7 @@ def test_saved_and_loaded_predict_the_same_bits(potential, alloys, tmp_path):
     assert before.energy == after.energy
     assert before.energy_std == after.energy_std
     assert np.array_equal(before.forces, after.forces)
-    assert loaded.fitted_.facts["search"]["best"] == potential.fitted_.facts["search"]["best"]
+    assert loaded.fitted_.record.search.best == potential.fitted_.record.search.best
 
 
 def test_large_total_energies_lose_no_mev(alloys):

@@ -63,15 +63,8 @@ class GraphBatch:
             ValueError: when the tensors do not fit together, or an edge leaves its structure.
         """
         n_atoms = species.new_tensor([len(species)]) if n_atoms is None else n_atoms
-        if int(n_atoms.sum()) != len(species):
-            raise ValueError(f"n_atoms adds up to {int(n_atoms.sum())}, but there are {len(species)} species")
-        if not len(centre) == len(neighbour) == len(vectors):
-            raise ValueError(
-                f"{len(centre)} centres, {len(neighbour)} neighbours and {len(vectors)} vectors do not match"
-            )
+        _check_shapes(species, centre, neighbour, vectors, n_atoms, cells)
         structure = torch.repeat_interleave(torch.arange(len(n_atoms), device=species.device), n_atoms)
-        if len(centre) and int(torch.stack([centre, neighbour]).max()) >= len(species):
-            raise ValueError(f"an edge ends at atom {int(torch.stack([centre, neighbour]).max())} of {len(species)}")
         if bool((structure[centre] != structure[neighbour]).any()):
             raise ValueError("an edge joins two structures; number the atoms of a batch one structure after another")
         order = centre.argsort(stable=True)
@@ -144,3 +137,21 @@ class GraphBatch:
         """The same batch on another device."""
         moved: dict[str, Any] = {name: None if t is None else t.to(device) for name, t in vars(self).items()}
         return GraphBatch(**moved)
+
+
+def _check_shapes(
+    species: Tensor, centre: Tensor, neighbour: Tensor, vectors: Tensor, n_atoms: Tensor, cells: Tensor | None
+) -> None:
+    """Raise ValueError unless the tensors of a given graph fit together."""
+    if int(n_atoms.sum()) != len(species):
+        raise ValueError(f"n_atoms adds up to {int(n_atoms.sum())}, but there are {len(species)} species")
+    if not len(centre) == len(neighbour) == len(vectors):
+        raise ValueError(f"{len(centre)} centres, {len(neighbour)} neighbours and {len(vectors)} vectors do not match")
+    if vectors.shape[1:] != (3,):
+        raise ValueError(f"edge vectors have shape (edges, 3); received {tuple(vectors.shape)}")
+    if cells is not None and cells.shape != (len(n_atoms), 3, 3):
+        raise ValueError(f"cells have shape ({len(n_atoms)}, 3, 3), one a structure; received {tuple(cells.shape)}")
+    ends = torch.cat([centre, neighbour])
+    wrong = ends[(ends < 0) | (ends >= len(species))]
+    if len(wrong):
+        raise ValueError(f"an edge ends at atom {int(wrong[0])}; atoms are numbered from 0 to {len(species) - 1}")

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from mekrr.potential.fitting import solver_of
 
 from mekrr.data import Structure
 from mekrr.errors import DataError
 from mekrr.potential import FitOptions
+from mekrr.potential.fit import solver_of
 
 
 def structures(molecules, forces):

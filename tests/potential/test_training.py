@@ -68,7 +68,7 @@ def test_energies_alone_in_a_full_basis_equal_the_exact_solver(training, test_se
     """More inducing environments are asked for than there are atoms: all atoms are taken."""
     sparse = fitted(training, forces=False, inducing=10_000)
     exact = fitted(training, solver="exact")
-    assert len(sparse.fitted_.model.species) == sum(map(len, training))
+    assert len(sparse.fitted_.model.coefficients) == sum(map(len, training))
     np.testing.assert_allclose(energies(sparse, test_set), energies(exact, test_set), atol=2e-3)
 
 
@@ -85,7 +85,7 @@ def test_forces_of_some_structures_are_used_and_the_others_bring_their_energy(tr
 def test_more_probes_than_directions_are_all_directions(training, test_set, everything):
     potential = fitted(training, probes=1000)
     np.testing.assert_allclose(energies(potential, test_set), energies(everything, test_set), atol=1e-5)
-    assert potential.fitted_.facts["solver"]["exact_forces"] is None
+    assert potential.fitted_.record.solver.exact_forces is None
 
 
 def test_stress_labels_teach_stress():
