@@ -73,6 +73,28 @@ def test_the_chosen_spread_out():
     assert {50, 51} < set(choose_inducing(x, 3).tolist())
 
 
+def plain_farthest(h, count):
+    """Farthest points with all distances at hand, starting from the point nearest to the mean."""
+    distances = torch.cdist(h, h, compute_mode="donot_use_mm_for_euclid_dist")
+    chosen = [int((h - h.mean(0)).norm(dim=1).argmin())]
+    while len(chosen) < count:
+        nearest = distances[:, chosen].min(1).values
+        nearest[chosen] = -1.0
+        chosen.append(int(nearest.argmax()))
+    return chosen
+
+
+def test_chosen_are_the_farthest_points_of_each_species():
+    x = environments({1: 30, 6: 8, 29: 70}, n_features=4, seed=5)
+    expected = []
+    for z, share in sorted(quotas(x, 45).items()):
+        rows = torch.nonzero(x.species == z).flatten()
+        own = plain_farthest(x.features[rows], share)
+        expected += rows[own].tolist() if share < len(rows) else rows.tolist()
+    assert choose_inducing(x, 45).tolist() == expected
+    assert 0 < quotas(x, 45)[6] < 45
+
+
 def test_duplicated_environments_are_chosen_without_repeating_a_row():
     features = torch.ones(30, 3, dtype=torch.float64)
     features[:3] += torch.eye(3, dtype=torch.float64)

@@ -18,8 +18,8 @@ from mekrr.kernels.tiles import tile_dtype
 from mekrr.linalg import LARGEST_JITTER, add_diagonal, cholesky_with_jitter
 from mekrr.typing import Float, Tensor
 
-# Rounding of float32 tiles makes eigenvalues negative by 1e-6 of the diagonal and more. What lies below is noise, and no
-# ridge below it is tried (Plan.floor), so that a jitter of its size takes nothing away.
+# Rounding of float32 tiles makes eigenvalues negative by 1e-6 of the diagonal and more. What lies below is noise, and
+# a search tries no ridge below it, so that a jitter of its size takes nothing away.
 FLOAT32_JITTER = 1e-4
 
 

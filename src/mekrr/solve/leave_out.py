@@ -97,7 +97,7 @@ def leave_one_structure_out(
         left = (Y[:, :, None] - fitted).permute(2, 0, 1, 3)
         misfit += torch.einsum("ltrc,pc->pltr", left, prior).square().sum((2, 3))
         eye = torch.eye(Z.shape[1], dtype=Z.dtype, device=Z.device)
-        inverse = torch.linalg.inv(eye - _hats(Z, damped))
+        inverse = _inverse(eye - _hats(Z, damped))
         residual = torch.einsum("ltrc,ptc->pltr", inverse @ left, without[:, members]) / root
         variance = inverse.diagonal(dim1=2, dim2=3).clamp_min(1.0) * ridges[:, None, None] / w
         energy[:, :, members], energy_variance[:, members] = residual[..., 0], variance[..., 0]
@@ -126,6 +126,15 @@ def _hats(
         products = (Z[:, i : i + 1] * Z[:, i:]) @ damped.T
         found[:, i, i:], found[:, i:, i] = products, products
     return found.permute(3, 0, 1, 2)
+
+
+def _inverse(left: Float[Tensor, "ridges structures rows rows"]) -> Float[Tensor, "ridges structures rows rows"]:
+    """(1 - H)^-1, finite also where a ridge below rounding leaves nothing of 1 - H."""
+    inverse, singular = torch.linalg.inv_ex(left)
+    if not bool(singular.any()):
+        return inverse
+    eps = torch.finfo(left.dtype).eps * torch.eye(left.shape[-1], dtype=left.dtype, device=left.device)
+    return torch.where((singular > 0)[..., None, None], torch.linalg.inv_ex(left + eps)[0], inverse)
 
 
 def _alike(observations: Sequence[Observation], n_ridges: int) -> list[Int[Tensor, "members"]]:

@@ -66,8 +66,16 @@ def gaussian_log_density(judged: Judged) -> Float[Tensor, "priors ridges"]:
 
 
 def evidence_per_structure(judged: Judged) -> Float[Tensor, "priors ridges"]:
-    """Log evidence over the number of structures."""
-    assert judged.evidence is not None
+    """Log evidence over the number of structures.
+
+    Raises:
+        ValueError: where rows of strains, or of forces, leave no evidence.
+    """
+    if judged.evidence is None:
+        raise ValueError(
+            "the evidence is that of energies, but derivatives are fitted beside them; take the criterion "
+            f"{' or '.join(WITH_FORCES)}, or fit with --no-forces"
+        )
     return judged.evidence / len(judged.noise)
 
 

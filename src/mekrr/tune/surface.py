@@ -55,10 +55,10 @@ class Surface:
         self.centres = centres_of(problem, self.x, size, seed)
         self.scales = dict(enumerate(self.grid.scales(self.x.features)))
         self.trials: list[Trial] = []
-        self.warnings: list[str] = []
         self.factorisations = 0
         self._designs: dict[int, Design] = {}
         self._floors: dict[int, float] = {}
+        self._smallest: dict[tuple[float, float], float] = {}
         self._done: dict[Point, list[Trial]] = {}
         self._load(range(len(self.scales)))
 
@@ -92,7 +92,13 @@ class Surface:
 
     def edges(self, best: Trial) -> list[str]:
         """Warnings when the best values lie where the range tried ends."""
-        found = list(dict.fromkeys(self.warnings))
+        found = []
+        smallest = self._smallest[best.length_scale, best.species_weight]
+        if self.grid.ridge_fixed and best.ridges[0] < smallest:
+            found.append(
+                f"the ridge {best.ridges[0]:.1e} lies below the rounding of the kernel matrix ({smallest:.1e}); "
+                "predictions may be dominated by rounding"
+            )
         if len(best.ridges) > 1 and best.best == len(best.ridges) - 1:
             found.append(
                 f"the best ridge ({best.ridge:.1e}) is the largest tried: the data look like noise to these features"
@@ -183,7 +189,10 @@ class Surface:
         observations, K = self._observations(design, w)
         factor = Factor.of(NormalEquations.of(observations, weights))
         self.factorisations += 1
-        ridges = self._ridges(K, self._floors[point.length_scale])
+        floor = self._floors[point.length_scale]
+        smallest = floor * ridge_unit(K, self.n_atoms, self.grid.embedding) if floor else 0.0
+        self._smallest[design.length_scale, w] = smallest
+        ridges = self._ridges(smallest)
         coefficients = torch.stack([prior.coefficients for prior in self.priors])
         without = torch.stack([prior.without for prior in self.priors])
         found = leave_one_structure_out(factor, observations, weights, coefficients, without, ridges)
@@ -210,18 +219,10 @@ class Surface:
         parts = zip(whitened, self.columns, self.derivatives, n_atoms, weights, noise, strict=True)
         return [observation(*part) for part in parts], K
 
-    def _ridges(self, K: Float[Tensor, "groups groups"], floor: float) -> Float[Tensor, "ridges"]:
-        """Those that stand above the rounding of K."""
-        ridges = torch.tensor(self.grid.ridges, dtype=torch.float64, device=K.device)
-        smallest = floor * ridge_unit(K, self.n_atoms, self.grid.embedding) if floor else 0.0
-        if self.grid.ridge_fixed:
-            if float(ridges.min()) < smallest:
-                self.warnings.append(
-                    f"the ridge {float(ridges.min()):.1e} lies below the rounding of the kernel matrix "
-                    f"({smallest:.1e}); predictions may be dominated by rounding"
-                )
-            return ridges
-        kept = ridges[ridges >= smallest]
+    def _ridges(self, smallest: float) -> Float[Tensor, "ridges"]:
+        """The user's, or those that stand above the rounding of K."""
+        ridges = torch.tensor(self.grid.ridges, dtype=torch.float64, device=self.n_atoms.device)
+        kept = ridges if self.grid.ridge_fixed else ridges[ridges >= smallest]
         if not len(kept):
             raise MekrrError(
                 f"no ridge of those tried stands above the rounding of the kernel matrix ({smallest:.1e}); give a "

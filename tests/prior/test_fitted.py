@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mekrr.prior import PRIORS, Compositions, fit_prior, prior_design
+from mekrr.prior import Compositions, fit_prior
 
 
 def compositions(rows, elements=(1, 6, 8)):
@@ -11,14 +11,6 @@ def compositions(rows, elements=(1, 6, 8)):
 
 MIXED = compositions([[4, 1, 0], [2, 0, 1], [0, 1, 2], [4, 1, 1], [2, 2, 1]])
 SHIFTS = torch.tensor([-13.6, -1030.0, -2040.0], dtype=torch.float64)
-
-
-def test_counting():
-    species = torch.tensor([1, 1, 8, 6, 8])
-    found = Compositions.of(species, torch.tensor([3, 2]))
-    assert found.elements == (1, 6, 8)
-    assert found.counts.tolist() == [[2, 0, 1], [0, 1, 1]]
-    assert found.rank == 2
 
 
 def test_composition_prior_recovers_the_shifts():
@@ -69,9 +61,19 @@ def test_clean_slabs_determine_the_difference():
     assert prior.undetermined_combination({6: 1, 8: 2, 29: 12}) is not None
 
 
-def test_unknown_priors_and_missing_energies_are_named():
-    with pytest.raises(ValueError, match="unknown prior 'mean'; choose auto or one of none"):
-        prior_design("mean", MIXED, None)
-    for name in PRIORS[2:]:
-        with pytest.raises(ValueError, match="needs a backbone with an energy"):
-            prior_design(name, MIXED, None)
+def test_weights_count_a_structure_as_often_as_it_weighs():
+    """A structure of weight 3 is the same as three of them; energies per atom are fitted."""
+    energies = MIXED.counts @ SHIFTS + torch.tensor([1.0, -2.0, 3.0, 0.5, -1.0], dtype=torch.float64)
+    weights = torch.tensor([3.0, 1.0, 1.0, 2.0, 1.0], dtype=torch.float64)
+    often = torch.repeat_interleave(torch.arange(5), weights.long())
+    repeated = Compositions(MIXED.counts[often], MIXED.elements)
+    for name in ("none", "composition"):
+        weighted = fit_prior(name, energies, MIXED, None, weights)[1]
+        expected = fit_prior(name, energies[often], repeated, None)[1]
+        torch.testing.assert_close(weighted.beta, expected.beta, rtol=1e-9, atol=1e-9)
+        assert not torch.allclose(weighted.beta, fit_prior(name, energies, MIXED, None)[1].beta, rtol=1e-4)
+
+
+def test_elements_without_data_have_no_shift():
+    prior, _, _ = fit_prior("composition", MIXED.counts @ SHIFTS, MIXED, None)
+    assert prior.shift_energies(torch.tensor([1, 79])).tolist() == pytest.approx([-13.6, 0.0])

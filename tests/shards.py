@@ -1,0 +1,35 @@
+"""Sums over structures as a process pool takes them; here, because another process must be able to import them."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mekrr.solve import Factor, NormalEquations, Observation, Residuals, RowWeights, leave_one_structure_out
+
+
+@dataclass(frozen=True, eq=False)
+class EquationsOf:
+    """Normal equations of a shard."""
+
+    observations: list[Observation]
+    weights: RowWeights
+
+    def __call__(self, shard) -> NormalEquations:
+        return NormalEquations.of([self.observations[t] for t in shard], self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualsOf:
+    """Leave-one-structure-out of a shard."""
+
+    observations: list[Observation]
+    weights: RowWeights
+    factor: Factor
+    prior: torch.Tensor
+    without: torch.Tensor
+    ridges: torch.Tensor
+
+    def __call__(self, shard) -> Residuals:
+        chosen = [self.observations[t] for t in shard]
+        without = self.without[:, list(shard)]
+        return leave_one_structure_out(self.factor, chosen, self.weights, self.prior, without, self.ridges)

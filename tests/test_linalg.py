@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from mekrr.errors import NotPositiveDefiniteError
+from mekrr.linalg import add_diagonal, cholesky_with_jitter, invert_lower, least_squares, symmetric_eigh
+
+
+def symmetric(values, seed=0):
+    """A matrix with these eigenvalues."""
+    generator = torch.Generator().manual_seed(seed)
+    Q = torch.linalg.qr(torch.randn(len(values), len(values), dtype=torch.float64, generator=generator))[0]
+    K = (Q * torch.tensor(values, dtype=torch.float64)) @ Q.T
+    return (K + K.T) / 2
+
+
+@pytest.mark.parametrize(("smallest", "jitter"), [(1.0, 1e-10), (-5e-9, 1e-8), (-5e-7, 1e-6)])
+def test_jitter_grows_until_it_is_enough(smallest, jitter):
+    K = 7.0 * symmetric([smallest, 1, 1, 1, 1, 1])
+    L, found = cholesky_with_jitter(K, 1e-10)
+    assert found == pytest.approx(jitter * float(K.diagonal().mean()))
+    torch.testing.assert_close(L @ L.T, add_diagonal(K, found), rtol=1e-12, atol=1e-13)
+    assert torch.equal(L, L.tril())
+
+
+def test_an_indefinite_matrix_is_refused_with_a_remedy():
+    K = symmetric([-1e-5, 1, 1])
+    with pytest.raises(
+        NotPositiveDefiniteError, match=r"the 3 functions .* dependent \(jitter up to 1e-06 .*--inducing"
+    ):
+        cholesky_with_jitter(K, 1e-10)
+    assert cholesky_with_jitter(K, 1e-10, 1e-4)[1] > 1e-5
+
+
+def test_a_diagonal_is_added_to_a_copy():
+    K = symmetric([1, 2])
+    before = K.clone()
+    torch.testing.assert_close(add_diagonal(K, 3.0), before + 3 * torch.eye(2, dtype=torch.float64))
+    assert torch.equal(K, before)
+
+
+def test_eigenvalues_ascend_and_what_is_not_finite_is_refused():
+    values, V = symmetric_eigh(symmetric([3, 1, 2]))
+    assert values.tolist() == pytest.approx([1, 2, 3])
+    torch.testing.assert_close((V * values) @ V.T, symmetric([3, 1, 2]))
+    with pytest.raises(ValueError, match=r"the \(2, 2\) kernel matrix holds NaN or infinite values"):
+        symmetric_eigh(torch.full((2, 2), torch.inf, dtype=torch.float64))
+
+
+def test_least_squares_is_the_minimum_norm_solution():
+    generator = torch.Generator().manual_seed(0)
+    H = torch.randn(6, 2, dtype=torch.float64, generator=generator)
+    H = torch.cat([H, H[:, :1] * 2], dim=1)  # rank 2 of 3
+    y = torch.randn(6, dtype=torch.float64, generator=generator)
+    beta, inverse = least_squares(H, y)
+    torch.testing.assert_close(beta, torch.linalg.pinv(H) @ y, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(inverse, torch.linalg.pinv(H.T @ H, hermitian=True), rtol=1e-8, atol=1e-10)
+
+
+def test_nothing_to_fit_is_fitted():
+    beta, inverse = least_squares(torch.zeros(3, 0, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    assert (beta.shape, inverse.shape) == ((0,), (0, 0))
+
+
+def test_the_inverse_of_a_triangle():
+    L = symmetric([1, 2, 3]).tril()
+    torch.testing.assert_close(invert_lower(L) @ L, torch.eye(3, dtype=torch.float64))
