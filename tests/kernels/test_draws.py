@@ -4,7 +4,7 @@ import torch
 from mekrr.kernels import Component, GaussianKernel, LinearKernel, PriorDraws, StructureKernel
 from support import random_environments
 
-DRAWS = 2000
+DRAWS = 1000
 KERNELS = {
     "gaussian, w = 0": StructureKernel.weighted(GaussianKernel(1.8), 0.0),
     "gaussian, w = 0.4": StructureKernel.weighted(GaussianKernel(1.8), 0.4),
