@@ -79,13 +79,13 @@ def test_dependent_functions_are_refused_with_a_remedy(groups):
 
 def test_rounding_of_float32_tiles_does_not_break_the_basis(monkeypatch):
     """Uncentred features and a long length scale: an eigenvalue of K is as negative as its rounding is large."""
-    x = random_environments([20] * 60, 16, species=(29,))
+    x = random_environments([20] * 80, 16, species=(29,))
     x = x.with_features(0.05 * x.features + 20.0)
     kernel = StructureKernel.weighted(GaussianKernel(16.0), 0.0)
     monkeypatch.setattr("mekrr.kernels.tiles.FLOAT64_PAIRS", 0)
     K = kernel.gram(x)
     unit = float(K.diagonal().mean())
-    assert torch.linalg.eigvalsh(K)[0] < -5e-7 * unit
+    assert torch.linalg.eigvalsh(K)[0] < -1e-6 * unit
     basis = Basis.of(x, kernel, K, relative=1e-14)
-    assert 1e-7 * unit < basis.jitter < 2e-5 * unit
+    assert 1e-6 * unit < basis.jitter < 2e-5 * unit
     assert torch.isfinite(basis.L).all()

@@ -191,8 +191,9 @@ def test_predicting_before_fitting_says_what_to_do(alloys):
 def test_a_model_of_another_backbone_is_refused(potential, tmp_path):
     from dataclasses import replace
 
-    facts = potential.fitted_.facts
-    other = replace(potential.fitted_, facts=facts | {"backbone": facts["backbone"] | {"identity": "sevennet-0:00ff"}})
+    record = potential.fitted_.record
+    strange = replace(record, backbone=replace(record.backbone, identity="sevennet-0:00ff"))
+    other = replace(potential.fitted_, record=strange)
     from mekrr.potential.archive import save_fitted
 
     save_fitted(other, tmp_path / "m.safetensors")

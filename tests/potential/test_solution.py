@@ -190,18 +190,18 @@ def test_the_stress_weight_counts(alloys):
 
 def test_the_criterion_scores_the_search_and_the_solution(alloys):
     found = fit(alloys[:10], criterion="evidence", **EXACT).fitted_.record.search
-    for record in (found["best"], *found["surface"]):
-        assert record["score"] == pytest.approx(record["log_evidence"] / 10)
+    for record in (found.best, *found.surface):
+        assert record.score == pytest.approx(record.log_evidence / 10)
     other = fit(alloys[:10], criterion="loo", **EXACT).fitted_.record.search
-    for record in (other["best"], *other["surface"]):
-        assert record["score"] != pytest.approx(record["log_evidence"] / 10)
+    for record in (other.best, *other.surface):
+        assert record.score != pytest.approx(record.log_evidence / 10)
 
 
 def test_the_criterion_scores_fits_with_forces(alloys):
     by_name = {}
     for name in ("auto", "loo-mae", "loo-rmse"):
         found = fit(alloys[:6], criterion=name, exact_forces=False, **SPARSE).fitted_.record.search
-        by_name[name] = (found["best"]["score"], found["surface"][0]["score"])
+        by_name[name] = (found.best.score, found.surface[0].score)
     assert by_name["auto"] == by_name["loo-mae"]
     assert all(a != b for a, b in zip(by_name["loo-mae"], by_name["loo-rmse"], strict=True))
     with pytest.raises(ValueError, match="looks at energies only, but forces are fitted"):

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from mekrr.data import as_structures
 from mekrr.errors import DataError, ModelFileError
 from mekrr.features import probe
 from mekrr.features.extraction import extract
+from mekrr.potential.archive import save_fitted
 from mekrr.prior import Compositions, column_coefficients, fit_prior
 
 pytest.importorskip("sevenn")
@@ -124,12 +126,9 @@ def test_strangers_are_refused(alloys, probed):
 
 
 def test_another_backbone_is_refused(alloys, probed, tmp_path):
-    probed.fitted_.facts["backbone"]["identity"], identity = (
-        "other weights",
-        probed.fitted_.facts["backbone"]["identity"],
-    )
-    probed.save(tmp_path / "m.safetensors")
-    probed.fitted_.facts["backbone"]["identity"] = identity
+    record = probed.fitted_.record
+    strange = replace(record, backbone=replace(record.backbone, identity="other weights"))
+    save_fitted(replace(probed.fitted_, record=strange), tmp_path / "m.safetensors")
     with pytest.raises(ModelFileError, match="fitted with other weights"):
         KernelPotential.load(tmp_path / "m.safetensors").update(alloys[20:22])
 

@@ -46,7 +46,7 @@ def test_a_process_pool_gives_the_same_bits(in_environments, in_structures):
         for case in (in_environments, in_structures)
         for function in (EquationsOf(case.observations, case.weights), residuals_of(case))
     ]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         for function in functions:
             found, expected = (merge(map_shards(function, shards, mapper)) for mapper in (pool.map, map))
             assert_same(found, expected, rtol=0, atol=0)

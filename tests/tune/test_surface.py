@@ -42,9 +42,8 @@ def test_a_trial_is_the_textbook_leave_one_out(embedding):
     x = random_environments([4, 5, 6, 3, 5, 2, 4], 4)
     y, weights = energies_of(x, 3.0), torch.linspace(0.3, 3.0, 7, dtype=torch.float64)
     ridges = (1e-3, 1e-1)
-    grid = Grid(
-        embedding=embedding, length_scales=(2.0,), length_scale_fixed=True, species_weights=(0.3,), ridges=ridges
-    )
+    fixed = {"length_scales": (2.0,), "length_scale_fixed": True, "species_weights": (0.3,), "ridges": ridges}
+    grid = Grid(embedding=embedding, criterion="loo-mae", **fixed)
     problem = problem_of(OF_STRUCTURES, x, y, [None] * 7, grid, weights=weights)
     (trial,) = explored(problem).trials
     kernel = StructureKernel.weighted(GaussianKernel(2.0), 0.3, embedding)
@@ -59,6 +58,7 @@ def test_a_trial_is_the_textbook_leave_one_out(embedding):
             residuals[t] = dual[t] / torch.linalg.inv(G)[t, t]
         assert trial.loo_mae[r] == pytest.approx(1000 * float((residuals / n).abs().mean()), rel=1e-7)
         assert trial.loo_rmse[r] == pytest.approx(1000 * float((residuals / n).square().mean().sqrt()), rel=1e-7)
+        assert trial.scores[r] == pytest.approx(-math.log(float((residuals.abs() / noise.sqrt()).mean())), rel=1e-7)
         left = y - n * prior.beta[0]
         dual, G = ridge_solution(K, noise, left, ridge)
         density = torch.distributions.MultivariateNormal(0 * y, (left @ dual / 7) * G).log_prob(left)

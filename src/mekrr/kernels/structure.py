@@ -77,7 +77,7 @@ class StructureKernel:
         return StructureKernel(self.components + other.components, self.embedding)
 
     def gram(self, x: Environments, y: Environments | None = None) -> Float[Tensor, "rows columns"]:
-        """K between the structures of x and y, or of x alone; float64 tiles."""
+        """K between the structures of x and y, or of x alone, in tiles."""
         parts = [c.mix(gram(x, y, c.pointwise, self.embedding).split(0)) for c in self.components]
         return sum(parts[1:], parts[0])
 

@@ -82,6 +82,7 @@ class NormalEquations:
         n_structures: labelled ones summed over.
         n_force_rows: force directions summed over.
         n_force_components: labels they stand for.
+        n_pinned: structures without labels summed over.
     """
 
     gram: Float[Tensor, "groups groups"]
@@ -90,6 +91,7 @@ class NormalEquations:
     n_structures: int = 0
     n_force_rows: int = 0
     n_force_components: int = 0
+    n_pinned: int = 0
 
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
         return NormalEquations(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -114,6 +116,7 @@ class NormalEquations:
             sum(one.labelled for one in observations),
             len(psi_forces),
             sum(3 * one.n_atoms for one in observations if one.n_forces),
+            sum(not one.labelled for one in observations),
         )
 
     @property

@@ -170,7 +170,7 @@ def _check_finite(case: _Case) -> None:
 
 def _check_pure(case: _Case) -> None:
     graph = case.graph(case.bulk())
-    before = {name: tensor.clone() for name, tensor in vars(graph).items()}
+    before = {name: tensor.clone() for name, tensor in vars(graph).items() if tensor is not None}
     vectors = graph.edge_vectors()
     kept = vectors.clone()
     first = case.backbone.forward(graph, vectors, case.backbone.layers).features

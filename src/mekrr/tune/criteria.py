@@ -46,8 +46,9 @@ class Judged:
         ridges: Float[Tensor, "ridges"],
         noise: Float[Tensor, "structures"],
     ) -> "Judged":
-        """With the evidence where energies alone are fitted."""
-        if factor.equations.n_force_rows or found.rows > len(noise):
+        """With the evidence where energies alone are fitted, and nothing is pinned."""
+        equations = factor.equations
+        if equations.n_force_rows or equations.n_pinned or found.rows > len(noise):
             return Judged(found, None, noise)
         evidence = factor.log_evidence(prior, ridges, found.misfit, found.log_weight, found.rows)
         return Judged(found, evidence, noise)
