@@ -96,12 +96,12 @@ def test_one_more_structure_after_exact_forces_is_nearly_the_refit(alloys):
     def forces(potential):
         return np.concatenate([p.forces.ravel() for p in potential.predict(alloys[26:30])])
 
-    refit = forces(fit(alloys[:8], probes=2))
-    updated = fit(alloys[:7], probes=2)
+    refit = forces(fit(alloys[:11], probes=4))
+    updated = fit(alloys[:10], probes=4)
     before = forces(updated)
-    probed = forces(fit(alloys[:8], probes=2, exact_forces=False))
-    after = forces(updated.update(alloys[7:8]))
-    assert np.linalg.norm(after - refit) < 0.6 * np.linalg.norm(probed - refit)
+    probed = forces(fit(alloys[:11], probes=4, exact_forces=False))
+    after = forces(updated.update(alloys[10:11]))
+    assert np.linalg.norm(after - refit) < 0.5 * np.linalg.norm(probed - refit)
     assert np.linalg.norm(after - before) > 0
 
 
