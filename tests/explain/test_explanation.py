@@ -98,13 +98,9 @@ def test_a_squeezed_crystal_is_further_than_all_others(example, alloys):
         assert most_uncertain_atoms(far)[0].atom < 4
 
 
-def test_deviations_of_atoms_are_the_predicted_ones_or_none(example):
+def test_deviations_of_atoms_are_the_predicted_ones(example):
+    """With either solver."""
     potential, structures, found = example
-    if potential.fitted_.model.solver == "exact":
-        assert found.deviation is None
-        assert any("gives no deviation of single atoms" in note for note in record(found)["notes"])
-        assert most_uncertain_atoms(found) == []
-        return
     predicted = potential.predict(structures, forces=False, atomic_uncertainty=True)
     atomic = torch.cat([torch.as_tensor(p.atomic_energies_std) for p in predicted])
     torch.testing.assert_close(found.deviation, atomic, rtol=1e-6, atol=0)
