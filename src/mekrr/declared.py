@@ -67,7 +67,7 @@ def as_table(kind: type) -> str:
     """The options of a dataclass as a Markdown table."""
     rows = ["| option | default | |", "|---|---|---|"]
     for one in declared(kind):
-        shown = one.option.switch or one.option.flag
+        shown = ", ".join(f"`{flag}`" for flag in (one.option.switch or one.option.flag).split("/"))
         default = "" if one.default is None else f"`{one.default}`"
-        rows.append(f"| `{shown}` | {default} | {one.option.help} |")
+        rows.append(f"| {shown} | {default} | {one.option.help} |")
     return "\n".join(rows) + "\n"

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mekrr.typing import Float, Int, Tensor
+from mekrr.typing import Float, Int, Shaped, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,20 +42,20 @@ class GraphBatch:
 
     @staticmethod
     def from_tensors(
-        species: Int[Tensor, "atoms"],
-        centre: Int[Tensor, "edges"],
-        neighbour: Int[Tensor, "edges"],
-        vectors: Float[Tensor, "edges 3"],
-        n_atoms: Int[Tensor, "structures"] | None = None,
-        cells: Float[Tensor, "structures 3 3"] | None = None,
+        species: Tensor,
+        centre: Tensor,
+        neighbour: Tensor,
+        vectors: Tensor,
+        n_atoms: Tensor | None = None,
+        cells: Tensor | None = None,
     ) -> "GraphBatch":
         """A graph that an engine has made: edges in any order, both directions of every pair, with their vectors.
 
         Args:
-            species: atomic numbers.
-            centre: atom index at which an edge starts.
-            neighbour: atom index at which it ends.
-            vectors: r_neighbour - r_centre, images included, Angstrom.
+            species: atomic numbers, (atoms,).
+            centre: atom index at which an edge starts, (edges,).
+            neighbour: atom index at which it ends, (edges,).
+            vectors: (edges, 3); r_neighbour - r_centre, images included, Angstrom.
             n_atoms: of each structure; None for a single one.
             cells: lattice vectors in rows, Angstrom; None where no stress is wanted.
 
@@ -82,7 +82,7 @@ class GraphBatch:
             order=order,
         )
 
-    def in_given_order(self, values: Float[Tensor, "edges *rest"]) -> Float[Tensor, "edges *rest"]:
+    def in_given_order(self, values: Shaped[Tensor, "edges *rest"]) -> Shaped[Tensor, "edges *rest"]:
         """Values of edges in the order in which the edges were given."""
         if self.order is None:
             return values

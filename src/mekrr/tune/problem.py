@@ -44,6 +44,8 @@ class Plan:
         length_scales: tried, in units of sqrt(features), longest first.
         ridges: tried.
         jitter: on the diagonal of the basis' covariance at least, relative to its mean.
+        extends: whether length scales are sought beyond those named. With forces they are not: errors near the data
+            hardly change with the longest ones, and a fit that has them extrapolates like a polynomial.
         short_margin: the shortest length scale is taken that is not worse by more, in the log of the error.
     """
 
@@ -55,6 +57,7 @@ class Plan:
     length_scales: tuple[float, ...]
     ridges: tuple[float, ...]
     jitter: float
+    extends: bool
     short_margin: float
 
     @property
@@ -97,6 +100,7 @@ OF_STRUCTURES = Plan(
     comparison=None,
     ridges=tuple(10.0 ** (-12 + 0.5 * step) for step in range(29)),
     jitter=1e-14,
+    extends=True,
     short_margin=0.0,
 )
 OF_ENVIRONMENTS = Plan(
@@ -108,6 +112,7 @@ OF_ENVIRONMENTS = Plan(
     comparison=Size(200, 1500),
     ridges=tuple(10.0 ** (-10 + 0.5 * step) for step in range(23)),
     jitter=1e-10,
+    extends=False,
     short_margin=0.03,
 )
 FORCE_WEIGHTS = tuple(10.0 ** (-5 + 0.5 * step) for step in range(11))

@@ -77,7 +77,7 @@ class Surface:
         self._evaluate(_points(*(axes if whole else self._coarse())))
         for prior in self.priors:
             self._climb(prior.name)
-        for _ in range(MAX_EXTENSIONS if self.grid.extends else 0):
+        for _ in range(MAX_EXTENSIONS if self.grid.extends and self.problem.plan.extends else 0):
             if not self._extend():
                 break
         for prior in self.priors if self.problem.plan.short_margin else ():

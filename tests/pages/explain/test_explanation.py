@@ -99,6 +99,7 @@ def test_a_squeezed_crystal_is_further_than_all_others(example, alloys):
 
 
 def test_deviations_of_atoms_are_the_predicted_ones(example):
+    """With either solver."""
     potential, structures, found = example
     predicted = potential.predict(structures, forces=False, atomic_uncertainty=True)
     atomic = torch.cat([torch.as_tensor(p.atomic_energies_std) for p in predicted])
