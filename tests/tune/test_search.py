@@ -130,15 +130,15 @@ def test_the_edges_of_the_chosen_surface_are_said(quick):
 
 def test_the_shortest_of_near_equals_is_taken(of_environments):
     grid = replace(of_environments.grid, species_weights=(0.6,), force_weights=(1e-2,))
-    problem = replace(of_environments, grid=grid, plan=replace(OF_ENVIRONMENTS, short_margin=1e-9))
+    problem = replace(of_environments, grid=grid, plan=replace(OF_ENVIRONMENTS, extends=True, short_margin=1e-9))
     optimum = search(problem, 0).best
     alike = [t for t in search(problem, 0).trials if t.prior == optimum.prior]
     shorter = [t for t in alike if t.length_scale < optimum.length_scale]
     margin = optimum.score - best_of(shorter).score + 1e-6  # just wide enough for another one
-    choice = search(replace(problem, plan=replace(OF_ENVIRONMENTS, short_margin=margin)), 0)
+    choice = search(replace(problem, plan=replace(OF_ENVIRONMENTS, extends=True, short_margin=margin)), 0)
     assert best_of(choice.trials) == optimum
     assert choice.best == best_of(shorter)
-    exact = search(replace(problem, plan=replace(OF_ENVIRONMENTS, short_margin=0.0)), 0)
+    exact = search(replace(problem, plan=replace(OF_ENVIRONMENTS, extends=True, short_margin=0.0)), 0)
     assert exact.best == best_of(exact.trials) == optimum
 
 

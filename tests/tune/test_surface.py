@@ -117,6 +117,11 @@ def test_an_optimum_on_the_edge_extends_the_ladder(of_structures):
     assert steps == pytest.approx(round(steps), abs=1e-9)
 
 
+def test_with_forces_the_ladder_ends_where_it_is_named(of_environments):
+    surface = explored(of_environments, length_scales=(0.4, 0.4 / 2**0.5, 0.2))
+    assert len(surface.scales) == 3
+
+
 def test_new_length_scales_are_as_good_as_those_given(of_structures):
     """Rungs beyond either end have the designs of their scale."""
     short = explored(of_structures, length_scales=(0.4, 0.4 / 2**0.5), species_weights=(0.5,))
@@ -199,7 +204,8 @@ def test_screening_gives_the_best_of_each_prior(of_environments):
 
 def test_shorter_length_scales_are_tried_where_one_of_them_may_be_taken(of_environments):
     fixed = {"species_weights": (0.6,), "force_weights": (1e-2,)}
-    surface = explored(of_environments, **fixed)
+    further = replace(of_environments, plan=replace(OF_ENVIRONMENTS, extends=True))
+    surface = explored(further, **fixed)
     shorter = {scale for scale in surface.scales.values() if scale < best_of(surface.trials).length_scale}
     assert len(shorter) > 1
     assert shorter <= {t.length_scale for t in surface.trials}
