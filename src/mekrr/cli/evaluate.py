@@ -1,5 +1,6 @@
 """mekrr evaluate."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +27,9 @@ from mekrr.cli.options import (
 )
 from mekrr.cli.outputs import require_writable
 from mekrr.cli.tables import calibration_line, error_table, group_table
-from mekrr.data import read_structures
+from mekrr.data import label_remarks, read_structures
 from mekrr.evaluation import Evaluation, evaluate
-from mekrr.potential import KernelPotential
+from mekrr.potential import KernelPotential, MekrrWarning
 
 
 def evaluate_command(
@@ -70,6 +71,8 @@ def evaluate_command(
         unconverged,
     )
     structures = read_structures(data, keys, index)
+    for remark in label_remarks(structures, range(len(structures))):
+        warnings.warn(remark.message, MekrrWarning, stacklevel=1)
     with Stages() as stages:
         found = evaluate(potential, structures, by, stages, force_uncertainty)
     if report is not None:
