@@ -197,6 +197,8 @@ def test_labels_survive_any_chain_and_predictions_are_never_labels(capsys, files
     metrics = [json.loads(call(capsys, "evaluate", model, p, "--json")[1]) for p in (files / "test.extxyz", second)]
     rmse = [m["energy_rmse_mev_per_atom"] for m in metrics]
     assert rmse[0] == pytest.approx(rmse[1], rel=1e-4)
+    code, _, err = call(capsys, "evaluate", model, second, "--energy-key", "energy", "--forces-key", "forces")
+    assert (code, "results of mekrr predict, a potential's own" in err) == (0, True)
     assert call(capsys, "predict", model, files / "bare.extxyz", "-o", first)[0] == 0
     code, _, err = call(capsys, "evaluate", model, first)
     assert (code, "those of mekrr predict, and no label" in err) == (1, True)

@@ -1,5 +1,6 @@
 """mekrr evaluate."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,9 @@ from mekrr.cli.options import (
 )
 from mekrr.cli.outputs import PAGE_SUFFIXES, require_output
 from mekrr.cli.tables import calibration_line, error_table, group_table
-from mekrr.data import LabelKeys, read_structures
+from mekrr.data import LabelKeys, label_remarks, read_structures
 from mekrr.evaluation import Evaluation, evaluate
-from mekrr.potential import KernelPotential
+from mekrr.potential import KernelPotential, MekrrWarning
 
 
 @with_options(keys=LabelKeys, without=("weight",))
@@ -42,6 +43,8 @@ def evaluate_command(
         require_output(report, PAGE_SUFFIXES, (model, *data))
     potential = KernelPotential.load(model, device, trust_checkpoint)
     structures = read_structures(data, keys, index)
+    for remark in label_remarks(structures, range(len(structures))):
+        warnings.warn(remark.message, MekrrWarning, stacklevel=1)
     with Stages() as stages:
         found = evaluate(potential, structures, by, stages, force_uncertainty)
     if report is not None:

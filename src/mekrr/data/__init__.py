@@ -11,6 +11,7 @@ from mekrr.data.checking.composition import (
 from mekrr.data.checking.duplicates import duplicate_groups
 from mekrr.data.checking.issues import Issue
 from mekrr.data.checking.magnitudes import unit_of_energies
+from mekrr.data.checking.origins import label_remarks
 from mekrr.data.checking.splits import Split, split
 from mekrr.data.checking.summary import DatasetSummary, inspect_report, summary
 from mekrr.data.checking.validation import raise_on_errors, validate
@@ -41,6 +42,7 @@ __all__ = [
     "inspect_report",
     "is_isolated_atom",
     "isolated_atom_energies",
+    "label_remarks",
     "load_dataset",
     "outside_row_space",
     "raise_on_errors",

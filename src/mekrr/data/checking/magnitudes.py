@@ -63,7 +63,8 @@ def unit_of_lengths(structures: Sequence[Structure]) -> str | None:
             f"{what}: too near for Angstrom; were positions in Angstrom converted from Bohr, or given in another unit?"
         )
     name = min(found, key=lambda one: abs(np.log(ratio / one[1])))[0]
-    return f"{what}: positions and cell look like {name}; give --length-unit {name}"
+    also = ", and where energies are in Ha, as they often are then, --energy-unit Ha" if name == "Bohr" else ""
+    return f"{what}: positions and cell look like {name}; give --length-unit {name}{also}"
 
 
 def _is_nearer(ratio: float, factor: float) -> bool:

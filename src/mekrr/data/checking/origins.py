@@ -29,7 +29,7 @@ def _origins(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator[
                 left_out.append((i, words))
             if other := (found.get("beside") or {}).get(label):
                 beside.append((i, f"{label} are read from {chosen}, not from {other}"))
-        advice = f"energies and {label} must be of one calculation; name the key ({label}) to choose another"
+        advice = f"energies and {label} must be of one calculation; --{label}-key chooses another"
         yield from found_issue("warning", f"{label}-origin", left_out, structures, advice)
         yield from found_issue("warning", f"{label}-choice", beside, structures, advice)
 
