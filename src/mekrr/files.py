@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,10 +34,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
     # Made here and not by tempfile: the usual permissions, without changing the umask, which threads share.
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    usual = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
-        if target.exists():
-            shutil.copymode(target, temporary)
+        # Some libraries, safetensors among them, put a private file of their own in its place.
+        temporary.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else usual)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -191,6 +191,12 @@ def test_permissions_and_links_of_a_file_stay(tmp_path):
     assert regular_target(link) == secret
 
 
+def test_a_new_model_has_the_usual_permissions(potential, tmp_path):
+    potential.save(tmp_path / "m.safetensors")
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_suffixes_are_taken_by_the_longest():
     assert suffix_of(Path("A.EXTXYZ.GZ"), STRUCTURE_SUFFIXES) == ".extxyz.gz"
     assert suffix_of(Path("run.1.xyz"), STRUCTURE_SUFFIXES) == ".xyz"
