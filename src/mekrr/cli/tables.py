@@ -6,7 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from mekrr.evaluation import Evaluation
-from mekrr.potential.record import Record, SolverRecord, TrialRecord
+from mekrr.potential.record import Record, SolverRecord
+from mekrr.potential.search_record import TrialRecord
 
 
 def error_table(evaluation: Evaluation, title: str) -> Table:

@@ -16,9 +16,9 @@ from mekrr.backbones import Backbone
 from mekrr.data import Structure
 from mekrr.features import structure_hash
 from mekrr.potential.options import FitOptions
+from mekrr.potential.search_record import SearchRecord
 from mekrr.potential.solution import Solution
 from mekrr.solve import Iterations
-from mekrr.tune import Choice, Trial
 from mekrr.typing import Float, Tensor
 
 RECORDED_PACKAGES = ("torch", "numpy", "ase", "vesin", "safetensors", "sevenn", "chgnet", "mace-torch")
@@ -191,86 +191,6 @@ class LeaveOneOutRecord:
             float(known.square().mean().sqrt()) if len(known) else None,
             float(known.median()) if len(known) else None,
             tuple(Worst(structures[t].where, float(per_atom[t])) for t in order),
-        )
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial at its best ridge; the surface's with their ridge paths. See Trial.
-
-    Attributes:
-        score: minus the log of an error, up to a constant.
-        scores: along `ridges`.
-        loo_rmse_path: meV/atom, along `ridges`.
-    """
-
-    layers: tuple[str, ...]
-    prior: str
-    length_scale: float
-    species_weight: float
-    ridge: float
-    score: float
-    loo_rmse_mev_per_atom: float
-    loo_mae_mev_per_atom: float
-    log_evidence: float | None = None
-    force_weight: float | None = None
-    loo_forces_mev_per_angstrom: float | None = None
-    ridges: tuple[float, ...] = ()
-    scores: tuple[float, ...] = ()
-    loo_rmse_path: tuple[float, ...] = ()
-
-    @staticmethod
-    def of(trial: Trial, path: bool = False) -> "TrialRecord":
-        """Of a trial, with its ridge path where asked."""
-        best = trial.best
-        return TrialRecord(
-            trial.layers,
-            trial.prior,
-            trial.length_scale,
-            trial.species_weight,
-            trial.ridge,
-            trial.score,
-            trial.loo_rmse[best],
-            trial.loo_mae[best],
-            trial.evidence[best] if trial.evidence else None,
-            trial.force_weight,
-            trial.loo_forces[best] if trial.loo_forces else None,
-            trial.ridges if path else (),
-            tuple(round(score, 6) for score in trial.scores) if path else (),
-            tuple(round(value, 5) for value in trial.loo_rmse) if path else (),
-        )
-
-
-@dataclass(frozen=True)
-class SearchRecord:
-    """The search, with the whole surface for the report.
-
-    Attributes:
-        best: the chosen trial as it was solved, on all structures.
-        runner_up: the best trial with another prior or other layers.
-        screening: best trial of each choice of layers and prior on the screening subset.
-        surface: all trials of the finalists.
-        factorisations: number of eigendecompositions made.
-        criterion: what was maximised; empty in files older than the one search.
-    """
-
-    best: TrialRecord
-    runner_up: TrialRecord | None
-    screening: tuple[TrialRecord, ...]
-    surface: tuple[TrialRecord, ...]
-    factorisations: int
-    criterion: str = ""
-
-    @staticmethod
-    def of(choice: Choice, final: Trial, criterion: str) -> "SearchRecord":
-        """Of a choice; `final` is the best trial as it was solved."""
-        return SearchRecord(
-            TrialRecord.of(final),
-            None if choice.runner_up is None else TrialRecord.of(choice.runner_up),
-            tuple(TrialRecord.of(trial) for trial in choice.screening),
-            tuple(TrialRecord.of(trial, path=True) for trial in choice.trials),
-            choice.factorisations,
-            criterion,
         )
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mekrr.pages.report.choice import choice_rows, is_close, screening, verdict
 from mekrr.pages.report.surface import best_by, ridge_paths, score_maps
-from mekrr.potential.record import SearchRecord, TrialRecord
+from mekrr.potential.search_record import SearchRecord, TrialRecord
 
 
 def trial(prior, score, rmse=1.0, layers=("a",), length_scale=1.0, species_weight=0.5):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mekrr.pages.report.surface import best_by
 from mekrr.pages.words import layer_names, listed, number, plural, power
 from mekrr.potential import AUTO, FitOptions, Fitted
-from mekrr.potential.record import SearchRecord, TrialRecord
+from mekrr.potential.search_record import SearchRecord, TrialRecord
 from mekrr.prior import NEEDS_BACKBONE
 
 PRIOR_MEANINGS = {

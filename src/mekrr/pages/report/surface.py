@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from mekrr.pages.figures import COMPOSITION, POTENTIAL, SEQUENTIAL, Panel, colour_bar, log_axis, panel
 from mekrr.pages.words import number
-from mekrr.potential.record import SearchRecord, TrialRecord
+from mekrr.potential.search_record import SearchRecord, TrialRecord
 
 PRIOR_COLOURS = {"none": "#b23a48", "composition": COMPOSITION, "backbone": "#d1701f", "backbone-scaled": "#3b8f6b"}
 SHOWN_SPREAD = 0.6  # share of the scores, from the best down, that the colours tell apart
