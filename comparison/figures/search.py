@@ -1,4 +1,4 @@
-"""The whole search against one Gram pass: 8 length scales x 11 species weights x 25 ridges, exact leave-one-out.
+"""The whole search against one Gram pass: 8 length scales x 11 species weights x 29 ridges, leave-one-out of energies.
 
 python comparison/figures/search.py [STRUCTURES]     default 1000, 52 atoms and 128 features each
 
@@ -8,31 +8,46 @@ the full grid, in time and in what it finds.
 
 import sys
 import time
+from unittest.mock import patch
 
 import torch
 from gram import environments
 
-from mekrr.kernels import GaussianKernel, gram
-from mekrr.solve import LinearPrior, RidgeFactor
-from mekrr.tune import FeatureCandidate, Grid, PriorCandidate, Surface
+from mekrr.kernels import GaussianKernel, StructureKernel, gram
+from mekrr.prior import Compositions, PriorColumns, target_columns
+from mekrr.solve import Factor
+from mekrr.tune import OF_STRUCTURES, Grid, Observed, SearchProblem, Size, Surface, best_of
+
+
+def problem_of(x):
+    """Energies drawn from the kernel itself, one prior, one choice of features."""
+    K = StructureKernel.weighted(GaussianKernel(2 * 128**0.5), 0.5).gram(x)
+    values, vectors = torch.linalg.eigh(K)
+    y = vectors @ (values.clamp_min(0).sqrt() * torch.randn(len(K), dtype=torch.float64))
+    y += 0.05 * torch.randn(len(K), dtype=torch.float64)
+    compositions = Compositions.of(x.species, x.n_atoms)
+    prior = PriorColumns.fit("none", y, compositions, None, compositions.elements)
+    return SearchProblem(
+        OF_STRUCTURES,
+        [("all",)],
+        lambda layers, chosen: Observed(x, [None] * x.n_structures),
+        lambda chosen: [prior],
+        target_columns(y, None, compositions),
+        torch.ones_like(y),
+        Grid(),
+    )
 
 
 def main(n_structures):
     """Search once over the full grid and once coarse to fine."""
     x = environments(n_structures, 128)
     x = x.with_features(x.features.double())
-    n = x.n_atoms.double()
-    K = gram(x, None, GaussianKernel(2 * 128**0.5), "sum").mix(0, 0.5)
-    values, vectors = torch.linalg.eigh(K)
-    y = vectors @ (values.clamp_min(0).sqrt() * torch.randn(n_structures, dtype=torch.float64))
-    y += 0.05 * torch.randn(n_structures, dtype=torch.float64)
-    prior = PriorCandidate("none", y, LinearPrior.fit(n[:, None], y, 1 / n))
-
+    problem = problem_of(x)
     start = time.perf_counter()
     gram(x, None, GaussianKernel(8 * 128**0.5), "sum")
     one_pass = time.perf_counter() - start
     eigen = []
-    original = RidgeFactor.of
+    original = Factor.of
 
     def timed(*arguments):
         begin = time.perf_counter()
@@ -40,16 +55,16 @@ def main(n_structures):
         eigen.append(time.perf_counter() - begin)
         return factor
 
-    RidgeFactor.of = staticmethod(timed)
-    for exhaustive in (True, False):
+    for whole in (True, False):
         eigen.clear()
-        surface = Surface(FeatureCandidate(("all",), x), [prior], n, n, Grid())
         start = time.perf_counter()
-        best = surface.explore(exhaustive)
-        took = time.perf_counter() - start
+        with patch.object(Factor, "of", staticmethod(timed)):
+            surface = Surface(problem, ("all",), torch.arange(n_structures), Size(n_structures), 0)
+            surface.explore(whole)
+        took, best = time.perf_counter() - start, best_of(surface.trials)
         rest = took - sum(eigen)
         print(
-            f"{'full grid' if exhaustive else 'coarse to fine'}: {took:.1f} s, of which {len(eigen)} "
+            f"{'full grid' if whole else 'coarse to fine'}: {took:.1f} s, of which {len(eigen)} "
             f"eigendecompositions {sum(eigen):.1f} s; the rest is {rest / one_pass:.2f} Gram passes of {one_pass:.1f} s"
         )
         print(

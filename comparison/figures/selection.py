@@ -55,7 +55,7 @@ class Test:
     def __call__(self, fitted):
         """Energy RMSE and MAE in meV/atom, force RMSE in meV/A."""
         counts = self.raw.n_atoms.tolist()
-        found = fitted.expansion(fitted.scaler(self.raw))
+        found = fitted.function(fitted.scaler(self.raw))
         atomic = found.atomic_energies + fitted.prior.shift_energies(self.raw.species)
         predicted = torch.stack([part.sum() for part in atomic.split(counts)])
         errors = 1000 * (self.energies - predicted) / self.raw.n_atoms

@@ -14,14 +14,13 @@ import warnings
 from pathlib import Path
 
 from forces import TASKS
-from mekrr.potential.fitting import FitJob, sparse_data, training_data, wanted_layers
-from mekrr.potential.sparse_training import choose_sparse
 
 from mekrr.backbones import load_backbone
 from mekrr.features import structure_hash
+from mekrr.potential.fit import FitJob, training_set, wanted_layers
 from mekrr.potential.options import FitOptions
-from mekrr.potential.training import Stopwatch
-from mekrr.tune import best_of
+from mekrr.potential.training import Stopwatch, choose
+from mekrr.tune import OF_ENVIRONMENTS, best_of
 
 
 def main():
@@ -36,18 +35,18 @@ def main():
     train = list({structure_hash(s.atoms): s for s in train}.values())  # as a fit does
     options, watch = FitOptions(), Stopwatch()
     job = FitJob(train, load_backbone(options.backbone), options, arguments.cache, watch, None)
-    data = sparse_data(job, training_data(job, wanted_layers(job)), True)
+    data = training_set(job, wanted_layers(job), True)
     extraction = sum(watch.seconds.values())
     if arguments.cache is None:
         print(f"{arguments.task}, {len(train)} structures: extraction {extraction:.1f} s", flush=True)
-    for exhaustive in (False, True) if arguments.grid else (False,):
+    for whole in (False, True) if arguments.grid else (False,):
         start = time.perf_counter()
-        choice = choose_sparse(data, options, job.backbone, exhaustive=exhaustive)
+        choice = choose(data, options, job.backbone, OF_ENVIRONMENTS, whole=whole)
         seconds = time.perf_counter() - start
         best, chosen = best_of(choice.trials), choice.best
         share = "" if arguments.cache else f", {seconds / extraction:.2f} of extraction"
         print(
-            f"{'full grid' if exhaustive else 'coarse to fine'}: {seconds:.1f} s{share}, "
+            f"{'full grid' if whole else 'coarse to fine'}: {seconds:.1f} s{share}, "
             f"{choice.factorisations} factorisations; best score {best.score:.4f}, chosen {chosen.score:.4f}: "
             f"{'+'.join(chosen.layers)}, {chosen.prior}, length scale {chosen.length_scale:.1f}, species weight "
             f"{chosen.species_weight}, force weight {chosen.force_weight:.1e}, ridge {chosen.ridge:.1e}",
