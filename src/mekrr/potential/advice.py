@@ -4,15 +4,17 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from mekrr.backbones import Backbone
+from mekrr.data import outside_row_space
 from mekrr.errors import DataError, MekrrWarning
 from mekrr.features import DerivativeStore
 from mekrr.potential.fitted import Fitted
-from mekrr.prior import NEEDS_BACKBONE
+from mekrr.prior import NEEDS_BACKBONE, Compositions
 from mekrr.typing import Tensor
 
 LABELS_LOOKED_AT = 200  # structures whose labels are compared with the backbone's
@@ -79,21 +81,33 @@ def label_remarks(store: DerivativeStore) -> list[str]:
     return found
 
 
+def undetermined(fitted: Fitted, structures: Iterable[Atoms]) -> list[str]:
+    """A sentence for each composition whose energy the training compositions leave open."""
+    found = {
+        atoms.get_chemical_formula(): atoms.numbers
+        for atoms in structures
+        if fitted.prior.leaves_open(Counter(atoms.numbers.tolist()))
+    }
+    if not found:
+        return []
+    elements = sorted(fitted.known_species)
+    train = Compositions.of(fitted.labels.species, fitted.labels.n_atoms, elements).counts.numpy()
+    new = np.array([[(numbers == z).sum() for z in elements] for numbers in found.values()], dtype=float)
+    return [
+        f"{formula}: its composition lies outside those of the training data{_how(words)}. They do not determine its "
+        "energy, and the smallest shifts that fit were taken: energies of such structures carry an unknown offset, "
+        "forces do not"
+        for formula, words in zip(found, outside_row_space(train, new, elements)[1], strict=True)
+    ]
+
+
+def _how(words: str) -> str:
+    return f" ({words})" if words else ""
+
+
 def _warn_of_compositions(fitted: Fitted, structures: Iterable[Atoms]) -> None:
-    """One warning for each combination of elements whose energy the training compositions leave undetermined."""
-    named: dict[str, str] = {}
-    for atoms in structures:
-        combination = fitted.prior.undetermined_combination(Counter(atoms.numbers.tolist()))
-        if combination is not None:
-            named.setdefault(combination, atoms.get_chemical_formula())
-    for combination, formula in named.items():
-        warnings.warn(
-            f"{formula}: its composition lies outside those of the training data. The energy of adding ({combination}) "
-            "is not determined by them and was set to the smallest shift that fits: energies of such structures carry "
-            "an unknown offset, forces do not",
-            MekrrWarning,
-            stacklevel=3,
-        )
+    for sentence in undetermined(fitted, structures):
+        warnings.warn(sentence, MekrrWarning, stacklevel=3)
 
 
 def _symbols(numbers: Iterable[int]) -> str:

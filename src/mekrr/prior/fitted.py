@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from ase.data import chemical_symbols
 
 from mekrr.prior.design import Compositions, PriorDesign, prior_design
 from mekrr.prior.regression import LinearPrior
@@ -55,19 +54,15 @@ class Prior:
                 table[z] = shift
         return table[species] + self.everywhere
 
-    def undetermined_combination(self, counts: Mapping[int, int]) -> str | None:
-        """Names a change of composition whose energy the training data do not determine, or None.
+    def leaves_open(self, counts: Mapping[int, int]) -> bool:
+        """Whether the training data do not determine the energy of a composition.
 
         Args:
             counts: atoms of each element in the structure asked about.
         """
         elements = sorted(self.shifts)
-        for row in self.undetermined:
-            vector = dict(zip(elements, row, strict=True))
-            size = sum(counts.get(z, 0) * vector.get(z, 0.0) for z in elements)
-            if abs(size) > 1e-6 * max(1, sum(counts.values())):
-                return _name_combination(vector)
-        return None
+        shares = [sum(counts.get(z, 0) * v for z, v in zip(elements, row, strict=True)) for row in self.undetermined]
+        return any(abs(share) > 1e-6 * max(1, sum(counts.values())) for share in shares)
 
 
 def fit_prior(
@@ -100,10 +95,3 @@ def _null_space(compositions: Compositions, free: Sequence[int]) -> list[list[fl
     rows = torch.zeros(len(columns) - rank, len(compositions.elements), dtype=torch.float64)
     rows[:, columns] = Vh[rank:]
     return rows.tolist()
-
-
-def _name_combination(vector: Mapping[int, float]) -> str:
-    """A direction in composition space in words, e.g. '+1.00 C -0.50 O'."""
-    largest = max(abs(value) for value in vector.values())
-    terms = [(z, value / largest) for z, value in vector.items() if abs(value) > 1e-3 * largest]
-    return " ".join(f"{value:+.2f} {chemical_symbols[z]}" for z, value in terms)

@@ -8,6 +8,7 @@ from mekrr.evaluation import Evaluation
 from mekrr.pages import template, words
 from mekrr.pages.report import choice, distributions, parity, surface, tables
 from mekrr.potential import Fitted
+from mekrr.potential.advice import undetermined
 from mekrr.potential.record import DataRecord
 
 METHOD = "Transfer learning for atomistic simulations using GNNs and kernel mean embeddings, arXiv 2306.01589"
@@ -102,7 +103,8 @@ def warnings_of(fitted: Fitted, evaluation: Evaluation) -> list[str]:
     if DataRecord.of(evaluation.structures).sha256 == fitted.record.data.sha256:
         warnings.insert(0, "These are the training structures themselves: the errors below are not errors on new data. "
                            "The leave-one-out errors are the ones to go by.")  # fmt: skip
-    return [*warnings, *no_better(evaluation.metrics()), *tables.undetermined(fitted, evaluation.structures)]
+    open_compositions = [_sentence(t) for t in undetermined(fitted, [s.atoms for s in evaluation.structures])]
+    return [*warnings, *no_better(evaluation.metrics()), *open_compositions]
 
 
 def no_better(metrics: dict[str, Any]) -> list[str]:

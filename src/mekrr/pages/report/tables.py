@@ -1,7 +1,7 @@
 """The tables of the page."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -262,17 +262,3 @@ def timing_rows(fitted: Fitted) -> list[tuple[str, str, float]]:
 def prior_rows(fitted: Fitted) -> list[tuple[str, float]]:
     """Element and its shift in the prior, eV."""
     return [(chemical_symbols[z], shift + fitted.prior.everywhere) for z, shift in sorted(fitted.prior.shifts.items())]
-
-
-def undetermined(fitted: Fitted, structures: Iterable[Structure]) -> list[str]:
-    """One sentence for each combination of elements whose energy the training compositions leave open."""
-    named: dict[str, str] = {}
-    for s in structures:
-        combination = fitted.prior.undetermined_combination(Counter(s.species.tolist()))
-        if combination is not None:
-            named.setdefault(combination, s.atoms.get_chemical_formula())
-    return [
-        f"{formula}: its composition lies outside those of the training data. The energy of adding ({combination}) is "
-        "not determined by them, so energies of such structures carry an unknown offset; forces do not."
-        for combination, formula in named.items()
-    ]
