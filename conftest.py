@@ -14,6 +14,9 @@ import chromium
 from mekrr.backbones.schnet import SCHNET, SchNetNetwork
 from support import alloy, labelled
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -112,7 +112,7 @@ def digest(path: Path) -> str:
     found = hashlib.sha256()
     with safe_open(path, framework="np") as file:
         header = json.loads(file.metadata()["mekrr"])
-        header["facts"].pop("seconds")
+        header["record"].pop("seconds")
         found.update(json.dumps(header, sort_keys=True).encode())
         for tensor in sorted(file.keys()):
             found.update(tensor.encode() + file.get_tensor(tensor).tobytes())
