@@ -90,7 +90,7 @@ def _ladder(longest: float, rungs: int) -> tuple[float, ...]:
 
 # Structures tolerate ridges near rounding; rows of inducing environments are whitened with a jitter of 1e-10, below
 # which no ridge means anything. The length scale hardly matters to errors of forces near the data and decides those far
-# away; energies alone see it in the evidence, and a scale 3% worse costs 5% on oxides (docs/results.md).
+# away; energies alone see it in the evidence, and a scale 3% worse costs 5% on oxides.
 OF_STRUCTURES = Plan(
     solver="exact",
     length_scales=_ladder(8.0, 8),
