@@ -55,13 +55,13 @@ def sevennet():
 
 @pytest.fixture(scope="session")
 def potential(alloys):
-    """A potential fitted to 30 alloy cells with the default backbone, everything automatic."""
+    """Fitted to 30 alloy cells with the default backbone, everything automatic but the kernel, on features alone."""
     pytest.importorskip("sevenn")
     from mekrr import KernelPotential
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return KernelPotential("sevennet-0").fit(alloys[:30])
+        return KernelPotential("sevennet-0", tangent_share=0.0).fit(alloys[:30])
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,21 @@ def forces_potential(alloys):
     chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return KernelPotential("sevennet-0", force_weight=1e-3, ridge=1e-4, inducing=40, **chosen).fit(alloys[:14])
+        chosen |= {"force_weight": 1e-3, "ridge": 1e-4, "inducing": 40, "tangent_share": 0.0}
+        return KernelPotential("sevennet-0", **chosen).fit(alloys[:14])
+
+
+@pytest.fixture(scope="session")
+def tangent_potential(alloys):
+    """With a tangent part, for energies and forces of 10 alloy cells, with nothing left to choose."""
+    pytest.importorskip("sevenn")
+    from mekrr import KernelPotential
+
+    chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        chosen |= {"force_weight": 1e-3, "ridge": 1e-5, "inducing": 40, "tangent_share": 0.6, "probes": 4}
+        return KernelPotential("sevennet-0", **chosen).fit(alloys[:10])
 
 
 @pytest.fixture(scope="session")

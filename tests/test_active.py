@@ -10,6 +10,7 @@ from mekrr.features import Environments, extract
 pytest.importorskip("sevenn")
 
 FIXED = {"layers": "interaction_1", "prior": "backbone", "length_scale": 12.0, "species_weight": 0.5, "ridge": 1e-4}
+FIXED |= {"tangent_share": 0.0}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ ridge * n, so structures are compared by variance / n, not by the deviation per 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,8 @@ from ase.data import chemical_symbols
 
 from mekrr.data import Structure, as_structures
 from mekrr.errors import DataError
-from mekrr.features import BATCH_ATOMS, Environments, FeatureCache, extract, structure_hash
+from mekrr.features import BATCH_ATOMS, Environments, FeatureCache, batches, extract, structure_hash
+from mekrr.graph import GraphBatch, build_batch
 from mekrr.potential import KernelPotential, MekrrWarning
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.model import Model
@@ -116,9 +117,11 @@ def select(
             f"chosen (left out: {skipped}); ask for fewer, or give a larger pool"
         )
     _warn_of_strangers([structures[i] for i in candidates], fitted.known_species)
-    x = _environments(potential, [structures[i].atoms for i in candidates], progress)
-    energies = Joint.of_structures(fitted.model, x)
-    order, conditional = choose(energies, fitted.model, x, count, method, seed)
+    atoms = [structures[i].atoms for i in candidates]
+    x = _environments(potential, atoms, progress)
+    energies = Joint.of_structures(fitted.model, x, _tangents(potential, atoms, progress))
+    by_atoms = _of_atoms(potential, atoms, x) if method == "atoms" else None
+    order, conditional = choose(energies, fitted.model, x, count, method, seed, by_atoms)
     chosen = torch.tensor(order)
     noise, amplitude = energies.noise[chosen], fitted.model.energy_amplitude
     return Selection(
@@ -144,6 +147,8 @@ class Joint:
         left_open: see explained.
         variance: of each row.
         noise: of an observation of each row.
+        T: of each row, where there is a tangent part and the rows are structures. Of atoms it is too large to keep;
+            what the tangent kernel's basis cannot express of them is taken to be independent.
     """
 
     model: Model
@@ -153,47 +158,75 @@ class Joint:
     left_open: Float[Tensor, "rows basis"]
     variance: Float[Tensor, "rows"]
     noise: Float[Tensor, "rows"]
+    T: Float[Tensor, "rows elements width"] | None = None
 
     @staticmethod
-    def of_structures(model: Model, x: Environments) -> "Joint":
-        """Total energies."""
-        own = model.kernel.diagonal(x)
-        return Joint._of(model, x, torch.arange(x.n_structures), own * _scale(model, x).square())
+    def of_structures(
+        model: Model, x: Environments, T: Float[Tensor, "structures elements width"] | None = None
+    ) -> "Joint":
+        """Total energies; T of the structures where there is a tangent part."""
+        own = model.kernel.diagonal(x) * _scale(model, x).square()
+        psi = model.function(x, slopes=False, rows=True).rows
+        assert psi is not None
+        owner = torch.arange(x.n_structures)
+        return Joint._of(model, x, owner, *model.with_tangent(own, psi, T), T)
 
     @staticmethod
-    def of_atoms(model: Model, x: Environments) -> "Joint":
-        """Atomic energies: each atom as a structure of its own."""
+    def of_atoms(
+        model: Model,
+        x: Environments,
+        tangent: tuple[Float[Tensor, "atoms"], Float[Tensor, "atoms functions"]] | None = None,
+    ) -> "Joint":
+        """Atomic energies: each atom as a structure of its own; `tangent` as in Model.atomic_deviation."""
         single = x.singletons()
-        return Joint._of(model, single, x.structure, model.kernel.between_equal_atoms(single))
+        own, psi = model.atoms_with_tangent(single, tangent)
+        return Joint._of(model, single, x.structure, own, psi, None)
 
     @staticmethod
-    def _of(model: Model, x: Environments, owner: Int[Tensor, "rows"], own: Float[Tensor, "rows"]) -> "Joint":
-        basis = model.function(x, slopes=False, rows=True).rows
-        assert basis is not None
-        explained, left_open = model.posterior_factors(basis)
+    def _of(
+        model: Model,
+        x: Environments,
+        owner: Int[Tensor, "rows"],
+        own: Float[Tensor, "rows"],
+        psi: Float[Tensor, "rows basis"],
+        T: Tensor | None,
+    ) -> "Joint":
+        explained, left_open = model.posterior_factors(psi)
         variance = (own - explained.square().sum(1)).clamp_min(0.0) + left_open.square().sum(1)
-        return Joint(model, x, owner, explained, left_open, variance, model.noise(x.n_atoms))
+        return Joint(model, x, owner, explained, left_open, variance, model.noise(x.n_atoms), T)
 
     def covariance(self, rows: Int[Tensor, "chosen"]) -> Float[Tensor, "rows chosen"]:
         """Of all rows with the chosen ones."""
-        return self._prior(rows) - self.explained @ self.explained[rows].T + self.left_open @ self.left_open[rows].T
+        prior, open_ = self._prior(rows), self.left_open @ self.left_open[rows].T
+        if self.T is not None or self.model.tangent is None:
+            return prior - self.explained @ self.explained[rows].T + open_
+        # K_T is known within its basis only, where it is explained; what lies beyond stands on the diagonal
+        of_features = self.explained[:, : len(self.model.basis.features)]
+        found = prior - of_features @ of_features[rows].T + open_
+        found[rows, torch.arange(len(rows))] = self.variance[rows]
+        return found
 
     def _prior(self, rows: Int[Tensor, "chosen"]) -> Float[Tensor, "rows chosen"]:
         """K between all rows and the chosen ones."""
-        x, y, kernel = self.x, self.x[rows], self.model.kernel
+        x, y, model = self.x, self.x[rows], self.model
         if len(x.species) == x.n_structures:  # single atoms need no pooling
-            return kernel.between_atoms(x, y)
-        return kernel.gram(x, y) * _scale(self.model, x)[:, None] * _scale(self.model, y)
+            K = model.kernel.between_atoms(x, y)
+        else:
+            K = model.kernel.gram(x, y) * _scale(model, x)[:, None] * _scale(model, y)
+        if model.tangent is None:
+            return K
+        K = model.features_share * K
+        return K if self.T is None else K + model.tangent.between(self.T, self.T[rows])
 
 
 def choose(
-    energies: Joint, model: Model, x: Environments, count: int, method: str, seed: int
+    energies: Joint, model: Model, x: Environments, count: int, method: str, seed: int, by_atoms: Joint | None = None
 ) -> tuple[list[int], Float[Tensor, "chosen"]]:
     """The order of choice, and the variance of each energy given the energies before it, at unit amplitude."""
     if method == "variance":
         return condition(energies, count)
     if method == "atoms":
-        order = condition(Joint.of_atoms(model, x), count)[0]
+        order = condition(by_atoms or Joint.of_atoms(model, x), count)[0]
     elif method == "farthest":
         order = farthest(model, x, count)
     else:
@@ -351,3 +384,34 @@ def _environments(potential: KernelPotential, atoms: Sequence[Atoms], progress: 
         None if progress is None else lambda done, total: progress("features", done, total),
     )
     return fitted.scaler(extraction.environments)
+
+
+def _tangents(
+    potential: KernelPotential, atoms: Sequence[Atoms], progress: StageProgress | None
+) -> Float[Tensor, "structures elements width"] | None:
+    """T of the structures where the potential has a tangent part, in single precision."""
+    tangent, backbone = potential.fitted_.model.tangent, potential.backbone
+    if tangent is None:
+        return None
+    found = []
+    for batch, graph in _graphs(potential, atoms):
+        found.append(tangent.space.of(backbone, graph).float().cpu())
+        if progress is not None:
+            progress("weight gradients", batch[-1] + 1, len(atoms))
+    return torch.cat(found)
+
+
+def _of_atoms(potential: KernelPotential, atoms: Sequence[Atoms], x: Environments) -> Joint:
+    """Of the atomic energies of all structures."""
+    tangent = potential.fitted_.model.tangent
+    if tangent is None:
+        return Joint.of_atoms(potential.fitted_.model, x)
+    parts = [tangent.of_atoms(potential.backbone, graph) for _, graph in _graphs(potential, atoms)]
+    own, rows = zip(*parts, strict=True)
+    return Joint.of_atoms(potential.fitted_.model, x, (torch.cat(own), torch.cat(rows)))
+
+
+def _graphs(potential: KernelPotential, atoms: Sequence[Atoms]) -> Iterator[tuple[list[int], GraphBatch]]:
+    backbone = potential.backbone
+    for batch in batches([len(a) for a in atoms], potential.options.batch_atoms or BATCH_ATOMS):
+        yield batch, build_batch([atoms[t] for t in batch], backbone.cutoff, backbone.max_neighbours)

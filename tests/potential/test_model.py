@@ -127,27 +127,28 @@ def test_more_data_leave_less_open(model, x, test_set):
 
 def raw_precision(model):
     """Of the coefficients of the functions themselves: K_gg + L A L' / ridge."""
-    L = model.basis.L
+    L = model.basis.features.L
     return L @ model.equations.total @ L.T / RIDGE + L @ L.T
 
 
 def test_covariance_is_the_posterior_of_the_coefficients(model, test_set):
     """Against the inverses written out with raw rows."""
     rows = model.function(test_set, rows=True).rows
-    explained, left_open = model.posterior_factors(rows)
-    L = model.basis.L
+    explained, left_open = model.posterior_factors(model.basis.features.whiten(rows))
+    L = model.basis.features.L
     torch.testing.assert_close(explained @ explained.T, rows @ torch.linalg.solve(L @ L.T, rows.T))
     expected = rows @ torch.linalg.solve(raw_precision(model), rows.T)
     torch.testing.assert_close(left_open @ left_open.T, expected, rtol=1e-6, atol=1e-9)
     own = KERNEL.diagonal(test_set)
     variance = own - explained.square().sum(1) + left_open.square().sum(1)
-    torch.testing.assert_close(model.variance(own, rows), variance)
+    torch.testing.assert_close(model.variance(own, model.basis.features.whiten(rows)), variance)
 
 
 def test_force_draws_have_the_posterior_covariance(model, test_set):
     """Slopes over many draws against the mixed derivative of the posterior covariance function, by autograd."""
     one, draws = test_set[torch.tensor([0])], 1000  # fifty at a time, each with Fourier features of its own
-    R_inverse, C = torch.linalg.inv(model.basis.L @ model.basis.L.T), torch.linalg.inv(raw_precision(model))
+    L = model.basis.features.L
+    R_inverse, C = torch.linalg.inv(L @ L.T), torch.linalg.inv(raw_precision(model))
 
     def covariance(h, g):
         h, g = one.with_features(h), one.with_features(g)
@@ -159,7 +160,7 @@ def test_force_draws_have_the_posterior_covariance(model, test_set):
         return torch.func.jacfwd(lambda a: covariance(a, g).sum())(h).flatten()
 
     expected = torch.func.jacfwd(lambda g: summed_slope(one.features, g))(one.features.clone()).reshape(9, 9)
-    found = torch.stack([s.flatten() for seed in range(draws // 50) for s in model.force_slopes(one, 50, seed)])
+    found = torch.stack([s.flatten() for seed in range(draws // 50) for s, _ in model.force_slopes(one, 50, seed)])
     scale = expected.diagonal().sqrt()
     error = (found.T @ found / draws - expected) / (scale[:, None] * scale[None, :])
     assert error.abs().max() < 0.2  # sqrt(2 / draws) leaves 0.045
@@ -167,7 +168,7 @@ def test_force_draws_have_the_posterior_covariance(model, test_set):
 
 
 def test_force_draws_follow_the_seed(model, test_set):
-    first, same, other = (next(model.force_slopes(test_set, 2, seed)) for seed in (0, 0, 1))
+    first, same, other = (next(model.force_slopes(test_set, 2, seed))[0] for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.allclose(first, other, atol=1e-3)
 

@@ -10,7 +10,8 @@ from mekrr.data import as_structures
 from support import alloy
 
 FIXED = {
-    "layers": ("interaction_1",), "prior": "composition", "length_scale": 30.0, "species_weight": 0.5, "ridge": 1e-5
+    "layers": ("interaction_1",), "prior": "composition", "length_scale": 30.0, "species_weight": 0.5, "ridge": 1e-5,
+    "tangent_share": 0.0,
 }  # fmt: skip
 
 pytestmark = pytest.mark.filterwarnings("ignore::mekrr.potential.MekrrWarning")

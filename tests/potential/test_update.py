@@ -16,6 +16,7 @@ from mekrr.prior import Compositions, column_coefficients, fit_prior
 pytest.importorskip("sevenn")
 
 FIXED = {"layers": ("interaction_1",), "length_scale": 12.0, "species_weight": 0.5, "ridge": 1e-4, "prior": "backbone"}
+FIXED |= {"tangent_share": 0.0}
 
 
 def fit(structures, **options):

@@ -1,7 +1,9 @@
 """Frozen pretrained networks, one adapter a file, found through entry points and imported lazily."""
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
+from mekrr.backbones.linear_maps import LinearMap, offer_linear_maps, tapped
 from mekrr.backbones.registry import BackboneListing, available_backbones, fetch_backbone, load_backbone
+from mekrr.backbones.weight_gradients import WeightChange, WeightGradients, along, element_rows, weight_gradients
 
 __all__ = [
     "Backbone",
@@ -9,7 +11,15 @@ __all__ = [
     "BackboneEntry",
     "BackboneListing",
     "BackboneOutput",
+    "LinearMap",
+    "WeightChange",
+    "WeightGradients",
+    "along",
     "available_backbones",
+    "element_rows",
     "fetch_backbone",
     "load_backbone",
+    "offer_linear_maps",
+    "tapped",
+    "weight_gradients",
 ]

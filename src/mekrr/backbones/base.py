@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from ase.data import chemical_symbols
 
+from mekrr.backbones.linear_maps import LinearMap
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
@@ -66,6 +67,10 @@ class Backbone(ABC):
         known_species: atomic numbers it was trained on.
         has_energy: whether it predicts an energy of its own.
         forward_mode: whether torch.func.jvp works through it, also under torch.func.vmap.
+        double_reverse: whether reverse mode works through it twice, in what enters linear maps and in the edge vectors;
+            networks trained on forces allow that. Where False, reverse over forward mode is relied on instead.
+        linear_maps: those on the way to the energy that `forward` shows to a tap (`offer_linear_maps`), in the order in
+            which it meets them; none where a network has nothing to offer.
         weights_hash: SHA-256 hex digest of the weights; cached features and saved potentials are tied to it.
         dtype: of its weights and features.
         device: where it computes.
@@ -80,6 +85,8 @@ class Backbone(ABC):
     known_species: frozenset[int]
     has_energy: bool
     forward_mode: bool = True
+    double_reverse: bool = True
+    linear_maps: tuple[LinearMap, ...] = ()
     weights_hash: str
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")

@@ -11,6 +11,7 @@ import torch
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.line_graph import LineGraph, build_line_graph
+from mekrr.backbones.linear_maps import offer_linear_maps
 from mekrr.backbones.weights import packaged_file
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
@@ -46,6 +47,13 @@ class CHGNet(Backbone):
         self._model = model
         self._bond_cutoff = float(model.graph_converter.bond_graph_cutoff)
         self._composition = model.composition_model.fc.weight.squeeze(0)
+        # Of the many linear layers those that act on atoms; the others act on bonds and angles.
+        maps = {
+            f"{layer}/out": conv.mlp_out.layers[-1]
+            for layer, conv in zip(self.layers, model.atom_conv_layers, strict=True)
+        }
+        maps |= {f"readout/{i}": m for i, m in enumerate(model.mlp.layers) if isinstance(m, torch.nn.Linear)}
+        self.linear_maps = offer_linear_maps(maps)
         # Elements absent from the data of a composition fit have weight zero.
         fitted = (self._composition.abs() > 1e-6).nonzero().flatten() + 1
         self.known_species = frozenset(fitted.tolist()) - _ABSENT_FROM_MPTRJ

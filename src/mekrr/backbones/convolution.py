@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -90,6 +91,11 @@ class Group:
     channels: int
     paths: tuple[Path, ...]
 
+    def turned(self, path: Path, parity: Float[Tensor, "harmonics"]) -> "Group":
+        """A path from its output to this input, for edges turned round."""
+        coupling = path.coupling.unflatten(1, (path.n_out, self.n_in)).transpose(1, 2).flatten(1) * parity[:, None]
+        return Group(path.out, path.n_out, self.channels, (Path(coupling, self.n_in, path.weights, self.columns),))
+
     def channels_last(self, features: Float[Tensor, "*n atoms columns"]) -> Float[Tensor, "*n atoms n_in channels"]:
         """This irrep's part of the features with contiguous channels."""
         part = features[..., self.columns]
@@ -104,13 +110,30 @@ class Convolution:
         groups: paths by input irrep.
         hidden: what the filters are made of, as a function of distance: edges to (edges, hidden).
         mixing: w = hidden @ mixing.
+        parity: of each harmonic, (-1)^l: its sign when the edge is turned round.
         n_out: columns of the output.
     """
 
     groups: tuple[Group, ...]
     hidden: Callable[[Tensor], Tensor]
     mixing: Float[Tensor, "hidden weights"]
+    parity: Float[Tensor, "harmonics"]
     n_out: int
+
+    @cached_property
+    def transposed(self) -> "Convolution":
+        """The gradient in the features as a convolution of the gradient in the output.
+
+        What atom i gets from j is what j is owed by i, and the edge from j to i is that from i to j turned round; each
+        path is a group of its own, whose output adds to the columns it came from. For graphs whose edges come in pairs.
+        """
+        return Convolution(
+            tuple(group.turned(path, self.parity) for group in self.groups for path in group.paths),
+            self.hidden,
+            self.mixing,
+            self.parity,
+            max(group.columns.stop for group in self.groups),
+        )
 
     @staticmethod
     def from_e3nn(
@@ -145,7 +168,8 @@ class Convolution:
         ):
             paths = tuple(path for path, start in zip(couplings, first, strict=True) if start == index)
             groups.append(Group(columns, irrep.dim, channels, paths))
-        return Convolution(tuple(groups), hidden, mixing, tensor_product.irreps_out.dim)
+        parity = torch.tensor([(-1.0) ** ir.l for _, ir in tensor_product.irreps_in2 for _ in range(ir.dim)])
+        return Convolution(tuple(groups), hidden, mixing, parity.to(mixing), tensor_product.irreps_out.dim)
 
 
 def _read_couplings(product: Any, like: Tensor) -> list[Path]:

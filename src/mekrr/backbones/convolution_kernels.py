@@ -41,7 +41,7 @@ def convolution_values(
             for path in group.paths:
                 weighted = _weighted(neighbours, weights, path).flatten(1, 2)
                 summed = torch.bmm(_matrices(angular, path, group), weighted)
-                out[block.atoms, path.out] = summed.transpose(1, 2).flatten(1)
+                out[block.atoms, path.out] += summed.transpose(1, 2).flatten(1)
     return out
 
 
@@ -137,7 +137,7 @@ def convolution_tangents(
             for path in group.paths:
                 geometric = _geometric_part(neighbours, filters, turned, path, group)
                 carried = _carried_part(moves, filters[0], angular, path, group)
-                out[:, block.atoms, path.out] = (geometric + carried).transpose(2, 3).flatten(2)
+                out[:, block.atoms, path.out] += (geometric + carried).transpose(2, 3).flatten(2)
     return out
 
 

@@ -21,9 +21,10 @@ def convolve(
     lengths: Float[Tensor, "edges"],
     harmonics: Float[Tensor, "edges harmonics"],
 ) -> Float[Tensor, "atoms out"]:
-    """Messages summed over neighbours; differentiable once, in reverse or in forward mode.
+    """Messages summed over neighbours; differentiable in everything once, in reverse or in forward mode.
 
-    A second derivative, of either order, is refused with NotImplementedError.
+    They are linear in the features, and their gradient in them is a convolution again, of the gradient: both may be
+    differentiated further. A second derivative in the geometry is refused with NotImplementedError.
 
     Args:
         convolution: couplings and filters.
@@ -47,15 +48,23 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         *tensors, ctx.convolution, ctx.blocks = inputs
+        ctx.set_materialize_grads(False)  # so that a geometry that stands still is told from one that moves
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if not any(ctx.needs_input_grad[1:3]):
+            _, lengths, harmonics = ctx.saved_tensors
+            transposed = ctx.convolution.transposed
+            return _Convolve.apply(gradient, lengths, harmonics, transposed, ctx.blocks), None, None, None, None
         return *_ConvolveGradients.apply(*ctx.saved_tensors, gradient, ctx.convolution, ctx.blocks), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        if tangents[0] is not None and tangents[1] is None and tangents[2] is None:
+            _, lengths, harmonics = ctx.saved_tensors
+            return _Convolve.apply(tangents[0], lengths, harmonics, ctx.convolution, ctx.blocks)
         filled = (
             torch.zeros_like(saved) if tangent is None else tangent
             for saved, tangent in zip(ctx.saved_tensors, tangents[:3], strict=True)

@@ -12,6 +12,7 @@ from torch import nn
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.checkpoint import OCPCheckpoint, read_ocp_checkpoint
 from mekrr.backbones.fetch import fetched_path
+from mekrr.backbones.linear_maps import offer_linear_maps
 from mekrr.backbones.weights import require_file, sha256_of
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
@@ -151,6 +152,11 @@ class SchNet(Backbone):
         self.target_mean = checkpoint.target_mean
         self._target_std = checkpoint.target_std
         self._network = network
+        maps: dict[str, nn.Module] = {}
+        for layer, interaction in zip(self.layers, network.interactions, strict=True):
+            maps |= {f"{layer}/lin1": interaction.conv.lin1, f"{layer}/lin2": interaction.conv.lin2}
+            maps[f"{layer}/lin"] = interaction.lin
+        self.linear_maps = offer_linear_maps(maps | {"lin1": network.lin1, "lin2": network.lin2})
 
     def forward(
         self,

@@ -11,6 +11,7 @@ import torch
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.convolution import Convolution, blocks_of
 from mekrr.backbones.convolve import convolve
+from mekrr.backbones.linear_maps import offer_linear_maps
 from mekrr.backbones.weights import packaged_file, require_trust, sha256_of
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
@@ -35,6 +36,7 @@ class SevenNet(Backbone):
     """
 
     has_energy = True
+    double_reverse = False  # the convolution's gradient in the geometry has no derivative; its tangent has
 
     def __init__(
         self, card: BackboneCard, model: Any, weights_hash: str, modality: str | None = None, path: str = ""
@@ -62,6 +64,10 @@ class SevenNet(Backbone):
             if name.endswith("equivariant_gate")
         }
         self.layers = tuple(f"interaction_{depth}" for depth in range(len(self._scalars)))
+        # Not the embedding, whose weights are one vector an element, and not the self-connections: they add nothing.
+        self.linear_maps = offer_linear_maps(
+            {name: m.linear for name, m in self._modules.items() if type(m).__name__ == "IrrepsLinear"}
+        )
         self.layer_widths = dict(zip(self.layers, map(len, self._scalars.values()), strict=True))
 
     def forward(

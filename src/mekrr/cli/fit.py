@@ -16,7 +16,7 @@ from mekrr.evaluation import Evaluation, evaluate
 from mekrr.features import default_cache_folder
 from mekrr.potential import FitOptions, KernelPotential
 
-CHOSEN = ("layers", "prior", "length_scale", "species_weight", "force_weight", "score")
+CHOSEN = ("layers", "prior", "length_scale", "species_weight", "tangent_share", "force_weight", "score")
 
 
 @with_options(options=FitOptions, keys=LabelKeys)

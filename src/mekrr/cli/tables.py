@@ -101,6 +101,7 @@ _TRIAL_ROWS: dict[str, Callable[[TrialRecord], str]] = {
     "prior": lambda trial: trial.prior,
     "species weight": lambda trial: f"{trial.species_weight:.2f}",
     "length scale": lambda trial: number(trial.length_scale),
+    "tangent share": lambda trial: f"{trial.tangent_share:.2f}",
     "force weight, Å²": lambda trial: number(trial.force_weight),
     "ridge": lambda trial: f"{trial.ridge:.1e}",
     "score": lambda trial: f"{trial.score:.3f}",

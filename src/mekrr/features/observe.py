@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from ase import Atoms
 
-from mekrr.backbones import Backbone, BackboneOutput
+from mekrr.backbones import Backbone, BackboneOutput, WeightChange
 from mekrr.backbones.derivatives import PulledBack, directional_derivatives, edge_gradient, pull_back
 from mekrr.features.environments import Environments
 from mekrr.graph import GraphBatch, build_batch
@@ -30,6 +30,8 @@ class Pass:
         layers: whose features were asked for.
         vectors: edge vectors, which gradients are taken with respect to.
         output: features and atomic energies, attached to `vectors` where gradients were asked for.
+        tangent: the derivative of the atomic energies along a change of the weights, eV, attached likewise; None
+            without one.
     """
 
     backbone: Backbone
@@ -37,6 +39,7 @@ class Pass:
     layers: tuple[str, ...]
     vectors: Float[Tensor, "edges 3"]
     output: BackboneOutput
+    tangent: Float[Tensor, "atoms"] | None = None
 
     @property
     def environments(self) -> Environments:
@@ -52,7 +55,7 @@ class Pass:
     def edge_gradient(
         self, slopes: Float[Tensor, "atoms features"] | None = None, factor: float = 0.0, keep: bool = False
     ) -> Float[Tensor, "edges 3"]:
-        """Derivative of (slopes . features + factor times the backbone's energy) in the edge vectors.
+        """Derivative of (slopes . features + factor times the backbone's energy + tangent) in the edge vectors.
 
         Args:
             slopes: of each raw feature; None for none.
@@ -67,9 +70,18 @@ class Pass:
         if factor and own is not None:
             outputs.append(own)
             seeds.append(torch.full_like(own, factor))
+        if self.tangent is not None:
+            outputs.append(self.tangent)
+            seeds.append(torch.ones_like(self.tangent))
         if not outputs:
             return torch.zeros_like(self.vectors)
         return edge_gradient(outputs, seeds, self.vectors, keep)
+
+    def backbone_gradient(self, keep: bool = False) -> Float[Tensor, "edges 3"]:
+        """Derivative of the backbone's own energy in the edge vectors."""
+        own = self.output.atomic_energies
+        assert own is not None
+        return edge_gradient([own], [torch.ones_like(own)], self.vectors, keep)
 
     def pull_back(self, gradient: Float[Tensor, "edges 3"]) -> PulledBack:
         """Forces and strain gradient of what the edge gradient is of."""
@@ -91,6 +103,7 @@ def look(
     layers: Sequence[str],
     energies: bool = True,
     gradients: bool = False,
+    change: WeightChange | None = None,
 ) -> Pass:
     """One forward pass.
 
@@ -100,12 +113,17 @@ def look(
         layers: whose features are wanted.
         energies: whether the backbone's own energies are.
         gradients: whether gradients will be asked for.
+        change: of the weights, along which the energies' derivative is wanted as well.
     """
     graph = graph.to(backbone.device)
+    tangent = None
     with torch.set_grad_enabled(gradients):
         vectors = graph.edge_vectors().detach().requires_grad_(gradients)
-        output = backbone.forward(graph, vectors, layers, energies)
-    return Pass(backbone, graph, tuple(layers), vectors, output)
+        if change is None:
+            output = backbone.forward(graph, vectors, layers, energies)
+        else:
+            output, tangent = change.tangent(backbone, graph, vectors, layers)
+    return Pass(backbone, graph, tuple(layers), vectors, output, tangent)
 
 
 def observe(
@@ -115,6 +133,7 @@ def observe(
     energies: bool = True,
     gradients: bool = False,
     batch_atoms: int | None = None,
+    change: WeightChange | None = None,
 ) -> Iterator[tuple[list[int], Pass]]:
     """Passes over all structures in batches: the indices of each batch, and what the network sees of them.
 
@@ -125,10 +144,11 @@ def observe(
         energies: whether the backbone's own energies are.
         gradients: whether gradients will be asked for.
         batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
+        change: of the weights, along which the energies' derivative is wanted as well.
     """
     for chosen in batches([len(a) for a in structures], batch_atoms or BATCH_ATOMS):
         graph = build_batch([structures[t] for t in chosen], backbone.cutoff, backbone.max_neighbours)
-        yield chosen, look(graph, backbone, layers, energies, gradients)
+        yield chosen, look(graph, backbone, layers, energies, gradients, change)
 
 
 def batches(sizes: Sequence[int], batch_atoms: int) -> Iterator[list[int]]:

@@ -23,6 +23,7 @@ from mekrr.data import Structure
 from mekrr.features.cache import FeatureCache, structure_hash
 from mekrr.features.extraction import Progress, read_entry
 from mekrr.features.observe import Pass, batches, look
+from mekrr.features.tangent import MOVES, SAMPLE, TangentSpace
 from mekrr.graph import build_batch
 from mekrr.typing import Float, Tensor
 
@@ -42,12 +43,14 @@ class Derivatives:
         dft: derivative of the DFT energy along each: -F . v, or V sigma for a strain; eV/Angstrom, or eV.
         own: the same of the backbone's energy; zeros when it has none.
         n_strains: 6 with a stress label, else 0.
+        tangent: T of the energy, then its derivatives (see TangentSpace); None where no tangent kernel is wanted.
     """
 
     features: Float[Tensor, "rows atoms features"]
     dft: Float[Tensor, "rows"]
     own: Float[Tensor, "rows"]
     n_strains: int
+    tangent: Float[Tensor, "all_rows elements width"] | None = None
 
     @property
     def n_forces(self) -> int:
@@ -56,7 +59,7 @@ class Derivatives:
 
     def labels(self) -> "Derivatives":
         """The same rows for no atoms: what is small."""
-        return replace(self, features=self.features.new_empty(len(self.dft), 0, 0))
+        return replace(self, features=self.features.new_empty(len(self.dft), 0, 0), tangent=None)
 
 
 def force_directions(
@@ -110,11 +113,11 @@ class DerivativeStore:
         features = entry["derivatives"]
         if layers is not None and tuple(layers) != self.layers:
             features = torch.cat([features[..., self._columns(name)] for name in layers], dim=-1)
-        return Derivatives(features, entry["dft"], entry["own"], int(entry["n_strains"]))
+        return Derivatives(features, entry["dft"], entry["own"], int(entry["n_strains"]), entry.get("tangent"))
 
     def keep(self, t: int, entry: dict[str, Tensor]) -> bool:
         """Hold an entry in memory if there is room."""
-        size = entry["derivatives"].nbytes
+        size = sum(tensor.nbytes for tensor in entry.values())
         if self.bytes_kept + size > MEMORY_BYTES:
             return False
         self.bytes_kept += size
@@ -136,8 +139,11 @@ def probe(
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
     batch_atoms: int = PROBE_BATCH_ATOMS,
+    tangent: TangentSpace | None = None,
 ) -> DerivativeStore:
     """Derivatives of all structures that have forces or a stress, along their probes.
+
+    With a tangent space, structures without either have an entry too: that of the energy alone.
 
     Args:
         structures: labelled; each contributes what it has.
@@ -148,12 +154,13 @@ def probe(
         cache: read first; what is computed is written to it.
         progress: called with structures done and structures in all.
         batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
+        tangent: where gradients in the weights are described; None leaves them out.
     """
     folder = None
     if cache is None:
         folder = tempfile.TemporaryDirectory(prefix="mekrr-")
         cache = FeatureCache(Path(folder.name))
-    keys = [cache_key(cache, s, backbone, layers, probes, seed) for s in structures]
+    keys = [cache_key(cache, s, backbone, layers, probes, seed, tangent) for s in structures]
     widths = tuple(backbone.layer_widths[name] for name in layers)
     store = DerivativeStore(tuple(layers), widths, keys, cache)
     if folder is not None:
@@ -162,13 +169,14 @@ def probe(
     missing = []
     for t in wanted:
         s = structures[t]
-        entry = None if folder else read_entry(cache, s.atoms, backbone, layers, _what(s, probes, seed), "derivatives")
+        what = _what(s, probes, seed, tangent)
+        entry = None if folder else read_entry(cache, s.atoms, backbone, layers, what, "derivatives")
         missing += [t] if entry is None else []
         if entry is not None:
             store.keep(t, entry)
     done = len(wanted) - len(missing)
     for chosen in _groups(structures, missing, probes, batch_atoms):
-        computed = _compute([structures[t] for t in chosen], backbone, layers, probes, seed)
+        computed = _compute([structures[t] for t in chosen], backbone, layers, probes, seed, tangent)
         for t, entry in zip(chosen, computed, strict=True):
             if not store.keep(t, entry) or folder is None:
                 cache.write(keys[t] or "", entry)
@@ -185,21 +193,61 @@ def cache_key(
     layers: Sequence[str],
     probes: int | str,
     seed: int,
+    tangent: TangentSpace | None = None,
 ) -> str | None:
     """Key of a structure's derivatives, None without labels for them.
 
     The directions depend on the labels, the number of probes and the seed.
     """
-    if structure.forces is None and structure.stress is None:
+    if structure.forces is None and structure.stress is None and tangent is None:
         return None
-    return cache.key(structure.atoms, backbone.identity, layers, backbone.dtype, _what(structure, probes, seed))
+    what = _what(structure, probes, seed, tangent)
+    return cache.key(structure.atoms, backbone.identity, layers, backbone.dtype, what)
 
 
-def _what(structure: Structure, probes: int | str, seed: int) -> str:
+def tangent_space(
+    structures: Sequence[Structure], backbone: Backbone, cache: FeatureCache | None = None
+) -> TangentSpace:
+    """The space of some structures that stand for all, each element among them.
+
+    Args:
+        structures: of the training set.
+        backbone: with an energy and linear maps.
+        cache: read first; what is computed is written to it.
+    """
+    sample = [structures[t].atoms for t in _standing_for(structures)]
+    key = hashlib.sha256("".join(map(structure_hash, sample)).encode()).hexdigest()
+    name = "" if cache is None else cache.key(sample[0], backbone.identity, (), backbone.dtype, f"tangent space {key}")
+    entry = None if cache is None else cache.read(name)
+    if entry is not None:
+        return TangentSpace.from_tensors(entry)
+    graphs = [build_batch([a], backbone.cutoff, backbone.max_neighbours) for a in sample]
+    generator = torch.Generator().manual_seed(0)
+    moves = [torch.randn(MOVES, len(a), 3, dtype=torch.float64, generator=generator) for a in sample]
+    found = TangentSpace.fit(graphs, backbone, moves)
+    if cache is not None:
+        cache.write(name, found.as_tensors())
+    return found
+
+
+def _standing_for(structures: Sequence[Structure]) -> list[int]:
+    """Indices of a sample: evenly spaced, and one with each element that is missing from it."""
+    step = max(1, -(-len(structures) // SAMPLE))
+    chosen = list(range(0, len(structures), step))
+    there = {int(z) for t in chosen for z in structures[t].species}
+    for t, s in enumerate(structures):
+        if not set(s.species.tolist()) <= there:
+            chosen.append(t)
+            there |= set(s.species.tolist())
+    return chosen
+
+
+def _what(structure: Structure, probes: int | str, seed: int, tangent: TangentSpace | None = None) -> str:
     digest = hashlib.sha256()
     for label in (structure.forces, structure.stress):
         digest.update(b"-" if label is None else np.ascontiguousarray(label, dtype="<f8").tobytes())
-    return f"probes {probes} {seed} {digest.hexdigest()}"
+    described = "" if tangent is None else f" tangent {tangent.digest}"
+    return f"probes {probes} {seed} {digest.hexdigest()}{described}"
 
 
 def _groups(
@@ -217,7 +265,12 @@ def _groups(
 
 
 def _compute(
-    structures: Sequence[Structure], backbone: Backbone, layers: Sequence[str], probes: int | str, seed: int
+    structures: Sequence[Structure],
+    backbone: Backbone,
+    layers: Sequence[str],
+    probes: int | str,
+    seed: int,
+    tangent: TangentSpace | None,
 ) -> list[dict[str, Tensor]]:
     graph = build_batch([s.atoms for s in structures], backbone.cutoff, backbone.max_neighbours).to(backbone.device)
     counts = graph.n_atoms.tolist()
@@ -232,14 +285,16 @@ def _compute(
         directions[: len(move), start : start + n] = move.reshape(-1, n, 3)
         start += n
     strains = _strains(rows, n_strains, len(counts)).to(graph.positions)
-    found = seen.along(directions.to(graph.positions), strains, CHUNK)
+    found, T = _along(seen, directions.to(graph.positions), strains, tangent)
     features = found.cpu().split(counts, dim=1)
     entries = []
-    for s, move, derivative, (forces, stress) in zip(structures, moves, features, own, strict=True):
+    for i, (s, move, derivative, (forces, stress)) in enumerate(zip(structures, moves, features, own, strict=True)):
         kept = [*range(len(move)), *range(rows, rows + n_strains)]
         volume = s.atoms.get_volume() if n_strains else 0.0
+        described = {} if T is None else {"tangent": T[[0, *(1 + k for k in kept)], i].clone()}
         entries.append(
-            {
+            described
+            | {
                 "derivatives": derivative[kept].clone(),
                 "dft": _energy_derivatives(move, _tensor(s.forces), _tensor(s.stress), volume, n_strains),
                 "own": _energy_derivatives(move, forces, stress, volume, n_strains),
@@ -247,6 +302,22 @@ def _compute(
             }
         )
     return entries
+
+
+def _along(
+    seen: Pass, directions: Tensor, strains: Tensor, tangent: TangentSpace | None
+) -> tuple[Float[Tensor, "probes atoms features"], Float[Tensor, "all_rows structures elements width"] | None]:
+    """Derivatives of the features, and T with its derivatives in single precision."""
+    if tangent is None:
+        return seen.along(directions, strains, CHUNK), None
+    if not len(directions):
+        T = tangent.of(seen.backbone, seen.graph)[None]
+        return seen.output.features.detach().new_zeros(0, *seen.output.features.shape), T[:, :, :-1].float().cpu()
+    parts = list(tangent.along(seen.backbone, seen.graph, directions, strains, seen.layers, CHUNK))
+    T = parts[0][0]
+    derived, features = [moved for _, moved, _ in parts], [part for _, _, part in parts]
+    # the last element stands for those that are not in the training set
+    return torch.cat(features), torch.cat([T[None], *derived])[:, :, :-1].float().cpu()
 
 
 def _own_labels(seen: Pass) -> list[tuple[Tensor | None, Tensor | None]]:

@@ -8,6 +8,7 @@ from mekrr.kernels.function import KernelFunction
 from mekrr.kernels.pointwise import KERNELS, GaussianKernel, LinearKernel, PointwiseKernel, make_kernel
 from mekrr.kernels.rows import design_rows
 from mekrr.kernels.structure import Component, StructureKernel
+from mekrr.kernels.tangent import JointBasis, TangentBasis, joined, mix, tangent_dots
 from mekrr.kernels.tiles import GramPair, gram, rounding
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Design",
     "GaussianKernel",
     "GramPair",
+    "JointBasis",
     "KernelFunction",
     "LinearKernel",
     "PointwiseKernel",
@@ -24,12 +26,16 @@ __all__ = [
     "PriorDraws",
     "Split",
     "StructureKernel",
+    "TangentBasis",
     "covariance",
     "design_rows",
     "energy_noise",
     "gram",
+    "joined",
     "make_designs",
     "make_kernel",
+    "mix",
     "rounding",
+    "tangent_dots",
     "whiten",
 ]

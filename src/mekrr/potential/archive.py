@@ -9,12 +9,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 
 from mekrr.errors import ModelFileError
-from mekrr.features import Environments, Scaler
+from mekrr.features import Environments, Scaler, TangentSpace
 from mekrr.files import atomic_path
-from mekrr.kernels import StructureKernel
+from mekrr.kernels import StructureKernel, TangentBasis
 from mekrr.potential.fitted import Fitted, TrainingLabels
 from mekrr.potential.legacy import from_format_2
-from mekrr.potential.model import Model
+from mekrr.potential.model import Model, TangentPart
 from mekrr.potential.record import Record
 from mekrr.prior import Prior
 from mekrr.solve import NormalEquations, RowWeights
@@ -58,6 +58,7 @@ def _header(fitted: Fitted) -> dict[str, Any]:
         "jitter": model.jitter,
         "energy_amplitude": model.energy_amplitude,
         "force_amplitude": model.force_amplitude,
+        "tangent": None if model.tangent is None else _tangent_to_json(model.tangent),
         "counts": {name: value for name, value in vars(model.equations).items() if isinstance(value, int)},
         "prior": _prior_to_json(fitted.prior),
         "baseline": None if fitted.baseline is None else _prior_to_json(fitted.baseline),
@@ -109,6 +110,13 @@ def _tensors(fitted: Fitted) -> dict[str, Tensor]:
     found |= {f"centres.{f.name}": getattr(model.raw, f.name) for f in fields(Environments)}
     found |= {f"equations.{name}": value for name, value in vars(model.equations).items() if isinstance(value, Tensor)}
     found["coefficients"] = model.coefficients
+    if (tangent := model.tangent) is not None:
+        found |= {f"tangent_space.{name}": value for name, value in tangent.space.as_tensors().items()}
+        found |= {
+            "tangent.rows": tangent.basis.rows_of,
+            "tangent.L": tangent.basis.L,
+            "tangent.weights": tangent.weights,
+        }
     # Copies: labels and centres of an exact fit share tensors, which safetensors refuses.
     return {name: tensor.contiguous().clone() for name, tensor in found.items()}
 
@@ -131,6 +139,7 @@ def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
         header["jitter"],
         header["energy_amplitude"],
         header["force_amplitude"],
+        None if header.get("tangent") is None else _tangent(tensors, header["tangent"]),
     )
     return Fitted(
         model,
@@ -141,6 +150,18 @@ def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
         tuple(header["layers"]),
         Record.from_json(header["record"]),
     )
+
+
+def _tangent_to_json(tangent: TangentPart) -> dict[str, float]:
+    basis = tangent.basis
+    return {"share": tangent.share, "amplitude": basis.amplitude, "species_weight": basis.species_weight}
+
+
+def _tangent(tensors: dict[str, Tensor], record: dict[str, float]) -> TangentPart:
+    rows, L = tensors["tangent.rows"], tensors["tangent.L"]
+    basis = TangentBasis(rows, record["amplitude"], record["species_weight"], L)
+    space = TangentSpace.from_tensors(_under(tensors, "tangent_space."))
+    return TangentPart(space, basis, record["share"], tensors["tangent.weights"])
 
 
 def _prior_to_json(prior: Prior) -> dict[str, Any]:

@@ -91,7 +91,9 @@ def evaluate_graph(fitted: Fitted, backbone: Backbone, graph: GraphBatch, wanted
         graph: from `build_batch` or `GraphBatch.from_tensors`.
         wanted: quantities.
     """
-    seen = look(graph, backbone, fitted.layers, gradients=wanted.gradients)
+    tangent = fitted.model.tangent
+    change = None if tangent is None else tangent.change
+    seen = look(graph, backbone, fitted.layers, gradients=wanted.gradients, change=change)
     device = fitted.model.coefficients.device
     raw = seen.environments.to(device)
     x = fitted.scaler(raw)
@@ -100,12 +102,15 @@ def evaluate_graph(fitted: Fitted, backbone: Backbone, graph: GraphBatch, wanted
     atomic = kernel.atomic_energies + fitted.prior.shift_energies(raw.species)
     if fitted.prior.factor and own is not None:
         atomic = atomic + fitted.prior.factor * own
+    if seen.tangent is not None:
+        atomic = atomic + seen.tangent.detach().to(atomic)
     found = Evaluated(graph, atomic, backbone_atomic_energies=own)
     if wanted.backbone_forces and own is not None:
-        gradient = seen.edge_gradient(factor=1.0, keep=wanted.forces or wanted.forces_std)
+        gradient = seen.backbone_gradient(keep=wanted.forces or wanted.forces_std)
         found = replace(found, backbone_forces=seen.pull_back(gradient).forces.to(device))
     if wanted.atomic_std:
-        found = replace(found, atomic_std=fitted.model.atomic_deviation(x))
+        beside = None if tangent is None else tangent.of_atoms(backbone, seen.graph)
+        found = replace(found, atomic_std=fitted.model.atomic_deviation(x, beside))
     if wanted.forces_std:
         variance = _force_variance(fitted, seen, x)
         found = replace(found, forces_std=fitted.model.force_deviation(variance))
@@ -119,14 +124,17 @@ def evaluate_graph(fitted: Fitted, backbone: Backbone, graph: GraphBatch, wanted
             strain_gradient=pulled.strain_gradient.to(device),
         )
     if kernel.rows is not None:
-        found = replace(found, energy_std=fitted.energy_deviation(x, kernel.rows))
+        T = None if tangent is None else tangent.space.of(backbone, seen.graph).to(device)
+        found = replace(found, energy_std=fitted.energy_deviation(x, kernel.rows, T))
     return found
 
 
 def _force_variance(fitted: Fitted, seen: Pass, x: Environments) -> Float[Tensor, "atoms 3"]:
     """Mean square over posterior draws of what forces differ by from the mean, at unit amplitude."""
     total = x.features.new_zeros(len(x.species), 3)
-    for slopes in fitted.model.force_slopes(x, FORCE_DRAWS):
-        gradient = seen.edge_gradient(fitted.scaler.pull_back(slopes), keep=True)
+    for slopes, change in fitted.model.force_slopes(x, FORCE_DRAWS):
+        # a draw changes the weights its own way, so it needs a pass of its own
+        drawn = seen if change is None else look(seen.graph, seen.backbone, seen.layers, gradients=True, change=change)
+        gradient = drawn.edge_gradient(fitted.scaler.pull_back(slopes), keep=change is None)
         total += seen.pull_back(gradient).forces.to(total).square()
     return total / FORCE_DRAWS

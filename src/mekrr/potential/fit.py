@@ -10,7 +10,7 @@ import torch
 from mekrr.backbones import Backbone
 from mekrr.data import Structure, isolated_atom_energies, unit_of_energies
 from mekrr.errors import DataError
-from mekrr.features import BATCH_ATOMS, DerivativeStore, FeatureCache, extract, probe
+from mekrr.features import BATCH_ATOMS, DerivativeStore, FeatureCache, TangentSpace, extract, probe, tangent_space
 from mekrr.features.probes import PROBE_BATCH_ATOMS
 from mekrr.potential.advice import label_remarks
 from mekrr.potential.fitted import Fitted, TrainingLabels
@@ -87,7 +87,8 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
         ValueError: for an option that has no effect on this path.
     """
     job.options.check_effect(solver, forces, any(s.stress is not None for s in job.structures))
-    data = training_set(job, wanted_layers(job), forces)
+    space = _space(job, forces, remarks)
+    data = training_set(job, wanted_layers(job), forces, space=space)
     if data.store is not None and job.backbone.has_energy:
         remarks += label_remarks(data.store)
     plan = plan_of(solver)
@@ -114,8 +115,31 @@ def wanted_layers(job: FitJob) -> list[str]:
     return [name for name in job.backbone.layers if name in wanted]
 
 
+def _space(job: FitJob, forces: bool, remarks: list[str]) -> TangentSpace | None:
+    """Where the tangent kernel lives; None where there is none to choose.
+
+    Raises:
+        ValueError: for a share asked for that cannot be had.
+    """
+    share, backbone = job.options.tangent_share, job.backbone
+    if not forces or share == 0.0:
+        return None
+    if not (backbone.has_energy and backbone.linear_maps):
+        missing = f"{backbone.name} names no linear maps, so the kernel is that on features alone"
+        if share != AUTO:
+            raise ValueError(f"tangent_share {share}: {missing}; leave it out, or take another backbone")
+        remarks.append(missing)
+        return None
+    with job.watch.stage("derivatives"):
+        return tangent_space(job.structures, backbone, job.feature_cache)
+
+
 def training_set(
-    job: FitJob, layers: Sequence[str], forces: bool, elements: Sequence[int] | None = None
+    job: FitJob,
+    layers: Sequence[str],
+    forces: bool,
+    elements: Sequence[int] | None = None,
+    space: TangentSpace | None = None,
 ) -> TrainingSet:
     """Features, derivatives where forces are trained on, and labels of the job's structures."""
     options = job.options
@@ -125,15 +149,16 @@ def training_set(
         extraction = extract(atoms, job.backbone, layers, job.feature_cache, batch_atoms, job.report("features"))
     return TrainingSet.of(
         extraction,
-        _derivatives(job, layers) if forces else None,
+        _derivatives(job, layers, space) if forces else None,
         torch.tensor([s.energy for s in job.structures], dtype=torch.float64),
         torch.tensor([s.weight for s in job.structures], dtype=torch.float64),
         isolated_atom_energies(job.structures) if options.isolated_atoms else None,
         elements,
+        space,
     )
 
 
-def _derivatives(job: FitJob, layers: Sequence[str]) -> DerivativeStore:
+def _derivatives(job: FitJob, layers: Sequence[str], space: TangentSpace | None) -> DerivativeStore:
     options = job.options
     with job.watch.stage("derivatives"):
         return probe(
@@ -145,6 +170,7 @@ def _derivatives(job: FitJob, layers: Sequence[str]) -> DerivativeStore:
             job.feature_cache,
             job.report("derivatives"),
             min(PROBE_BATCH_ATOMS, options.batch_atoms or PROBE_BATCH_ATOMS),
+            space,
         )
 
 

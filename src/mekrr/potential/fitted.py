@@ -101,8 +101,16 @@ class Fitted:
         """Elements seen in training."""
         return set(torch.unique(self.labels.species).tolist())
 
+    @property
+    def tangent_share(self) -> float:
+        """The share s of the tangent kernel."""
+        return 0.0 if self.model.tangent is None else self.model.tangent.share
+
     def energy_deviation(
-        self, x: Environments, rows: Float[Tensor, "structures groups"]
+        self,
+        x: Environments,
+        rows: Float[Tensor, "structures groups"],
+        T: Float[Tensor, "structures elements width"] | None = None,
     ) -> Float[Tensor, "structures"]:
         """Calibrated standard deviation of the total energy, eV; see the model's."""
-        return self.model.energy_deviation(x, rows)
+        return self.model.energy_deviation(x, rows, T)

@@ -11,11 +11,11 @@ from functools import cached_property
 
 import torch
 
-from mekrr.backbones import Backbone
+from mekrr.backbones import Backbone, WeightChange
 from mekrr.data import Structure
-from mekrr.features import BATCH_ATOMS, Environments, Scaler, batches, look
+from mekrr.features import BATCH_ATOMS, Environments, Pass, Scaler, TangentSpace, batches, look
 from mekrr.graph import GraphBatch, build_batch
-from mekrr.kernels import Basis, KernelFunction
+from mekrr.kernels import JointBasis, KernelFunction
 from mekrr.potential.training import StageProgress
 from mekrr.solve import Factor, Iterations, conjugate_gradients, map_shards, merge
 from mekrr.typing import Float, Tensor
@@ -35,6 +35,7 @@ class ForceProduct:
         scaler: standardisation.
         basis: chosen.
         whitened: c.
+        space: of the basis' tangent part; None without one.
         graphs: those built before, by the first index of their shard.
     """
 
@@ -42,14 +43,18 @@ class ForceProduct:
     backbone: Backbone
     layers: tuple[str, ...]
     scaler: Scaler
-    basis: Basis
+    basis: JointBasis
     whitened: Float[Tensor, "groups"]
+    space: TangentSpace | None = None
     graphs: dict[int, GraphBatch] = field(default_factory=dict)
 
-    def __call__(self, shard: Sequence[int]) -> Float[Tensor, "groups"]:
+    def __call__(self, shard: Sequence[int]) -> "Products":
         """Of its structures."""
         chosen = [self.structures[t] for t in shard]
-        seen = look(self._graph(shard), self.backbone, self.layers, energies=False, gradients=True)
+        change = self._change
+        seen = look(
+            self._graph(shard), self.backbone, self.layers, energies=change is not None, gradients=True, change=change
+        )
         x = self.scaler(seen.environments.to(self.whitened.device))
         slopes = self._function(x).slopes
         assert slopes is not None
@@ -57,13 +62,27 @@ class ForceProduct:
         gradient = -seen.pull_back(seen.edge_gradient(self.scaler.pull_back(slopes))).forces
         weights = torch.tensor([s.weight for s in chosen], dtype=gradient.dtype, device=gradient.device)
         direction = gradient * weights.repeat_interleave(seen.graph.n_atoms)[:, None]
-        moved = self.scaler.derivative(seen.along(direction[None]).to(x.features.device))
+        features, T = self._along(seen, direction)
+        moved = self.scaler.derivative(features.to(x.features.device))
         together = Environments(x.features, x.species, x.n_atoms.sum()[None])  # the derivative is a sum over atoms
-        return self.basis.rows(together, moved)[1]
+        return Products(self.basis.features.rows(together, moved)[1], T)
+
+    def _along(self, seen: Pass, direction: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Derivatives of the features along one direction, and of T, summed over structures."""
+        if self.basis.tangent is None or self.space is None:
+            return seen.along(direction[None]), None
+        graph = seen.graph
+        (_, T, features), *_ = self.space.along(self.backbone, graph, direction[None], None, self.layers, 1)
+        return features, T[0].sum(0)[:-1].to(self.whitened)
 
     @cached_property
     def _function(self) -> KernelFunction:
-        return self.basis.function(self.basis.coefficients(self.whitened))
+        return self.basis.features.function(self.basis.coefficients(self.whitened))
+
+    @cached_property
+    def _change(self) -> WeightChange | None:
+        weights = self.basis.weights(self.whitened)
+        return None if weights is None or self.space is None else self.space.change(weights)
 
     def _graph(self, shard: Sequence[int]) -> GraphBatch:
         """Kept from one iteration to the next while there is room."""
@@ -74,6 +93,27 @@ class ForceProduct:
             if sum(graph.nbytes for graph in self.graphs.values()) + found.nbytes < GRAPH_BYTES:
                 self.graphs[shard[0]] = found
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Sums of derivative rows, those of the tangent kernel as T: products with its basis are made once, at the end.
+
+    Attributes:
+        features: whitened, of the basis on features.
+        T: (elements, width); None without a tangent kernel.
+    """
+
+    features: Float[Tensor, "groups"]
+    T: Float[Tensor, "elements width"] | None
+
+    def __add__(self, other: "Products") -> "Products":
+        T = None if self.T is None or other.T is None else self.T + other.T
+        return Products(self.features + other.features, T)
+
+    def whitened(self, basis: JointBasis) -> Float[Tensor, "all_groups"]:
+        """In the coordinates of both bases."""
+        return basis.join(self.features[None], None if self.T is None else self.T[None])[0]
 
 
 def full_solution(
@@ -112,7 +152,7 @@ def full_solution(
             done += len(shard)
             if progress is not None:
                 progress("exact forces", done, 0)
-        return equations.gram @ c + force_weight * merge(parts) + full_ridge * c
+        return equations.gram @ c + force_weight * merge(parts).whitened(task.basis) + full_ridge * c
 
     def precondition(r: Float[Tensor, "groups"]) -> Float[Tensor, "groups"]:
         return factor.solve(r, PRECONDITIONER_RIDGE * ridge)

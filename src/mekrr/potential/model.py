@@ -6,8 +6,10 @@ from functools import cached_property
 
 import torch
 
-from mekrr.features import Environments, Scaler
-from mekrr.kernels import Basis, KernelFunction, PriorDraws, StructureKernel, energy_noise
+from mekrr.backbones import Backbone, WeightChange
+from mekrr.features import Environments, Scaler, TangentSpace
+from mekrr.graph import GraphBatch
+from mekrr.kernels import Basis, JointBasis, KernelFunction, PriorDraws, StructureKernel, TangentBasis, energy_noise
 from mekrr.linalg import add_diagonal, invert_lower
 from mekrr.solve import NormalEquations, RowWeights
 from mekrr.typing import Float, Int, Tensor
@@ -16,8 +18,60 @@ PATH_JITTER = 1e-6  # draws interpolate a prior path at the centres; less would 
 
 
 @dataclass(frozen=True, eq=False)
+class TangentPart:
+    """The part of a solution that the network's tangent kernel makes: a change of its weights, to first order.
+
+    Attributes:
+        space: where gradients in the weights are described.
+        basis: of the tangent kernel.
+        share: s; the kernel is (1 - s) K + s K_T.
+        weights: of T, for each element, and in the last row for all others.
+    """
+
+    space: TangentSpace
+    basis: TangentBasis
+    share: float
+    weights: Float[Tensor, "elements width"]
+
+    @staticmethod
+    def of(
+        space: TangentSpace | None, basis: JointBasis, whitened: Float[Tensor, "all_groups"]
+    ) -> "TangentPart | None":
+        """Of a solution; None without a tangent part."""
+        weights = basis.weights(whitened)
+        if space is None or basis.tangent is None or weights is None:
+            return None
+        return TangentPart(space, basis.tangent, basis.share, weights)
+
+    @cached_property
+    def change(self) -> WeightChange:
+        """Of the network's weights."""
+        return self.space.change(self.weights)
+
+    def rows(self, T: Float[Tensor, "rows elements width"]) -> Float[Tensor, "rows functions"]:
+        """Whitened, with its share."""
+        return self.share**0.5 * self.basis.rows(T)
+
+    def own(self, T: Float[Tensor, "rows elements width"]) -> Float[Tensor, "rows"]:
+        """The kernel of each row with itself, with its share."""
+        return self.share * self.basis.own(T)
+
+    def between(
+        self, T: Float[Tensor, "rows elements width"], other: Float[Tensor, "columns elements width"]
+    ) -> Float[Tensor, "rows columns"]:
+        """The kernel between rows, with its share."""
+        return self.share * self.basis.between(T, other)
+
+    def of_atoms(self, backbone: Backbone, graph: GraphBatch) -> tuple[Tensor, Tensor]:
+        """`own` and `rows` of each atom as a structure of its own, some atoms at a time."""
+        found = [(self.own(T), self.rows(T)) for T in self.space.of_atoms(backbone, graph)]
+        own, rows = zip(*found, strict=True)
+        return torch.cat(own), torch.cat(rows)
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
-    """E(x) = prior(x) + sum_g c_g phi_g(x) over the groups g of the basis.
+    """E(x) = prior(x) + sum_g c_g phi_g(x) over the groups g of the basis, and the tangent part where there is one.
 
     Attributes:
         solver: "exact": the training structures are the basis; "sparse": inducing environments are.
@@ -31,6 +85,7 @@ class Model:
         jitter: on the diagonal of K_gg, when it was factored.
         energy_amplitude: calibrated variance scale of energies.
         force_amplitude: the same of forces; None without forces in training.
+        tangent: the part of the network's tangent kernel; None without it.
     """
 
     solver: str
@@ -44,6 +99,7 @@ class Model:
     jitter: float
     energy_amplitude: float
     force_amplitude: float | None
+    tangent: TangentPart | None = None
 
     @property
     def embedding(self) -> str:
@@ -56,9 +112,15 @@ class Model:
         return self.scaler(self.raw)
 
     @cached_property
-    def basis(self) -> Basis:
+    def basis(self) -> JointBasis:
         """With its whitening."""
-        return Basis.of(self.centres, self.kernel, jitter=self.jitter)
+        features, tangent = Basis.of(self.centres, self.kernel, jitter=self.jitter), self.tangent
+        return JointBasis(features) if tangent is None else JointBasis(features, tangent.basis, tangent.share)
+
+    @property
+    def features_share(self) -> float:
+        """1 - s: what the kernel on features is multiplied by."""
+        return 1.0 if self.tangent is None else 1.0 - self.tangent.share
 
     @cached_property
     def function(self) -> KernelFunction:
@@ -70,44 +132,88 @@ class Model:
         return self.ridge * energy_noise(n_atoms.double(), self.embedding)
 
     def energy_deviation(
-        self, x: Environments, rows: Float[Tensor, "structures groups"]
+        self,
+        x: Environments,
+        rows: Float[Tensor, "structures groups"],
+        T: Float[Tensor, "structures elements width"] | None = None,
     ) -> Float[Tensor, "structures"]:
         """Calibrated standard deviation of the total energy, eV: posterior, distance from the basis, and noise.
 
         Args:
             x: standardised environments.
             rows: basis functions of its structures.
+            T: of the structures; only where there is a tangent part.
         """
         scale = x.n_atoms.double() if self.embedding == "mean" else 1.0
-        own = self.kernel.diagonal(x) * scale**2
-        return (self.energy_amplitude * (self.variance(own, rows) + self.noise(x.n_atoms))).sqrt()
+        own, psi = self.with_tangent(self.kernel.diagonal(x) * scale**2, rows, T)
+        return (self.energy_amplitude * (self.variance(own, psi) + self.noise(x.n_atoms))).sqrt()
 
-    def atomic_deviation(self, x: Environments) -> Float[Tensor, "atoms"]:
-        """Calibrated standard deviation of each atom's energy, eV, its share of the noise included (sum embedding)."""
-        single = x.singletons()
-        rows = self.function(single, slopes=False, rows=True).rows
-        assert rows is not None
-        variance = self.variance(self.kernel.between_equal_atoms(single), rows)
+    def atomic_deviation(
+        self, x: Environments, tangent: tuple[Float[Tensor, "atoms"], Float[Tensor, "atoms functions"]] | None = None
+    ) -> Float[Tensor, "atoms"]:
+        """Calibrated standard deviation of each atom's energy, eV, its share of the noise included (sum embedding).
+
+        Args:
+            x: standardised environments.
+            tangent: `own` and `rows` of each atom; only where there is a tangent part.
+        """
+        variance = self.variance(*self.atoms_with_tangent(x.singletons(), tangent))
         return (self.energy_amplitude * (variance + self.ridge)).sqrt()
 
-    def variance(self, own: Float[Tensor, "rows"], rows: Float[Tensor, "rows groups"]) -> Float[Tensor, "rows"]:
+    def atoms_with_tangent(
+        self, single: Environments, tangent: tuple[Float[Tensor, "atoms"], Float[Tensor, "atoms functions"]] | None
+    ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "atoms all_groups"]]:
+        """`with_tangent` of atoms, each a structure of its own."""
+        rows = self.function(single, slopes=False, rows=True).rows
+        assert rows is not None
+        own, psi = self.kernel.between_equal_atoms(single), self.basis.features.whiten(rows)
+        if self.tangent is None:
+            return own, psi
+        if tangent is None:
+            raise ValueError("this potential has a tangent part: its deviations need T of each atom")
+        return self._beside(own, psi, *tangent)
+
+    def with_tangent(
+        self,
+        own: Float[Tensor, "rows"],
+        rows: Float[Tensor, "rows groups"],
+        T: Float[Tensor, "rows elements width"] | None,
+    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows all_groups"]]:
+        """K(x, x) and whitened rows of the whole kernel, from those of the kernel on features and from T.
+
+        Raises:
+            ValueError: when T is missing.
+        """
+        psi = self.basis.features.whiten(rows)
+        if self.tangent is None:
+            return own, psi
+        if T is None:
+            raise ValueError("this potential has a tangent part: its deviations need T of each structure")
+        return self._beside(own, psi, self.tangent.own(T), self.tangent.rows(T))
+
+    def _beside(self, own: Tensor, psi: Tensor, tangent_own: Tensor, tangent_rows: Tensor) -> tuple[Tensor, Tensor]:
+        share = self.features_share
+        return share * own + tangent_own, torch.cat([share**0.5 * psi, tangent_rows], dim=1)
+
+    def variance(self, own: Float[Tensor, "rows"], psi: Float[Tensor, "rows groups"]) -> Float[Tensor, "rows"]:
         """Posterior variance at unit amplitude: what the basis cannot express, and what the data leave open in it.
 
         K(x, x) - phi K_gg^-1 phi' + phi L^-T (1 + A / ridge)^-1 L^-1 phi': the prior variance, less its share within
         the basis, plus the posterior's there. With the training structures as basis this is K - k (K + noise)^-1 k'.
         """
-        explained, left_open = self.posterior_factors(rows)
+        explained, left_open = self.posterior_factors(psi)
         return (own - explained.square().sum(1)).clamp_min(0.0) + left_open.square().sum(1)
 
     def posterior_factors(
-        self, rows: Float[Tensor, "rows groups"]
+        self, psi: Float[Tensor, "rows groups"]
     ) -> tuple[Float[Tensor, "rows groups"], Float[Tensor, "rows groups"]]:
         """P and Q with K(x, y) - p_x . p_y + q_x . q_y the covariance of energies, at unit amplitude."""
-        psi = self.basis.whiten(rows)
         return psi, psi @ self._half_covariance.T
 
-    def force_slopes(self, x: Environments, draws: int, seed: int = 0) -> Iterator[Float[Tensor, "atoms features"]]:
-        """Slopes of posterior draws minus the mean: what forces may be wrong by, before calibration.
+    def force_slopes(
+        self, x: Environments, draws: int, seed: int = 0
+    ) -> Iterator[tuple[Float[Tensor, "atoms features"], WeightChange | None]]:
+        """Slopes and changes of the weights of posterior draws minus the mean: what forces may be wrong by, uncalibrated.
 
         A draw is a path of the prior, corrected to a draw of the posterior at the centres of the basis (pathwise
         conditioning: Wilson et al., J. Mach. Learn. Res. 22, 105, 2021, eq. 12).
@@ -117,11 +223,16 @@ class Model:
             draws: how many.
             seed: of the draws.
         """
-        paths, corrections = self._paths(x.features, draws, seed)
+        paths, corrections, beside = self._paths(x.features, draws, seed)
+        generator = torch.Generator().manual_seed(seed + 11)
         for draw in range(draws):
             corrected = KernelFunction(self.centres, corrections[:, draw].contiguous(), self.kernel)(x).slopes
             assert corrected is not None
-            yield paths.slopes(x.features, x.species, draw) + corrected
+            slopes, change = paths.slopes(x.features, x.species, draw) + corrected, None
+            if self.tangent is not None:
+                weights = self.tangent.share**0.5 * self.tangent.basis.draw(beside[:, draw], generator)
+                change = self.tangent.space.change(weights)
+            yield self.features_share**0.5 * slopes, change
 
     def force_deviation(self, variance: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 3"]:
         """Calibrated standard deviation of force components, eV/Angstrom, from the variance over draws.
@@ -141,8 +252,8 @@ class Model:
 
     def _paths(
         self, like: Float[Tensor, "atoms features"], draws: int, seed: int
-    ) -> tuple[PriorDraws, Float[Tensor, "groups draws"]]:
-        """Paths of the prior, and the coefficients that turn them into draws of the posterior."""
+    ) -> tuple[PriorDraws, Float[Tensor, "groups draws"], Float[Tensor, "functions draws"]]:
+        """Paths of the prior on features, the coefficients that turn them into draws, and those of the tangent part."""
         u = self.centres
         paths = PriorDraws(self.kernel, like, draws, seed)
         generator = torch.Generator().manual_seed(seed + 7)
@@ -150,5 +261,7 @@ class Model:
         K = self.kernel.between_atoms(u, u)
         K = add_diagonal(K, PATH_JITTER * float(K.diagonal().mean()))
         interpolated = torch.cholesky_solve(paths.values(u.features, u.species), torch.linalg.cholesky(K))
-        within = torch.linalg.solve_triangular(self.basis.L.T, self._half_covariance.T @ noise, upper=True)
-        return paths, within - interpolated
+        drawn = self._half_covariance.T @ noise
+        features = self.basis.features
+        within = torch.linalg.solve_triangular(features.L.T, drawn[: len(features)], upper=True)
+        return paths, within - interpolated, drawn[len(features) :]

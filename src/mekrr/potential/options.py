@@ -30,6 +30,8 @@ class FitOptions:
         kernel: pointwise kernel: gaussian or linear.
         prior: "auto", or one of PRIORS.
         species_weight: "auto", or w between 0 and 1.
+        tangent_share: "auto", or the share s of the network's tangent kernel, from 0 (the kernel on features alone, as
+            in the paper) to below 1; it needs forces, the sum embedding and a backbone with linear maps.
         length_scale: "auto", "median" (the median heuristic) or a number in units of the standardised features.
         ridge: "auto", or a number; it is multiplied by n_t / weight_t (sum) or 1 / weight_t (mean).
         criterion: what the choice maximises; "auto" is "loo+evidence" for energies alone and "loo-mae", the
@@ -74,6 +76,10 @@ class FitOptions:
     kernel: str = option("gaussian", f"between two environments: {' or '.join(KERNELS)}", "--kernel")
     prior: str = option(AUTO, f"auto or one of {', '.join(PRIORS)}", "--prior")
     species_weight: str | float = option(AUTO, "w, from 0 to 1", "--species-weight", (AUTO,))
+    tangent_share: str | float = option(
+        AUTO, "share of the network's tangent kernel, from 0 (the kernel on features alone) to below 1",
+        "--tangent-share", (AUTO,),
+    )  # fmt: skip
     length_scale: str | float = option(
         AUTO, "of standardised features; median for the median heuristic", "--length-scale", (AUTO, "median")
     )
@@ -95,6 +101,7 @@ class FitOptions:
         _choice("prior", self.prior, (AUTO, *PRIORS))
         _choice("criterion", self.criterion, CRITERION_NAMES)
         _number("species_weight", self.species_weight, (AUTO,), 0.0, 1.0)
+        _number("tangent_share", self.tangent_share, (AUTO,), 0.0, 0.999)
         _number("length_scale", self.length_scale, (AUTO, "median"), 1e-12, 1e12)
         _number("ridge", self.ridge, (AUTO,), 1e-300, 1e300)
         if isinstance(self.layers, str) and self.layers != AUTO:
@@ -135,7 +142,7 @@ class FitOptions:
         defaults = FitOptions()
         reasons = {
             "the exact solver has no inducing environments": ("inducing",) if solver == "exact" else (),
-            "no forces are fitted": () if forces else ("probes", "force_weight"),
+            "no forces are fitted": () if forces else ("probes", "force_weight", *self._tangent()),
             "no stress is fitted": () if forces and stress else ("stress_weight",),
             "only the composition prior has energies of isolated atoms": ("isolated_atoms",)
             if self.prior not in (AUTO, "composition")
@@ -146,6 +153,10 @@ class FitOptions:
             if given:
                 flags = ", ".join("--" + name.replace("_", "-") for name in given)
                 raise ValueError(f"{flags}: without effect here, since {reason}; leave it out")
+
+    def _tangent(self) -> tuple[str, ...]:
+        """The share, unless it asks for what there is without forces."""
+        return () if self.tangent_share in (AUTO, 0.0) else ("tangent_share",)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

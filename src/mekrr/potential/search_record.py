@@ -29,6 +29,7 @@ class TrialRecord:
     ridges: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
     loo_rmse_path: tuple[float, ...] = ()
+    tangent_share: float = 0.0
 
     @staticmethod
     def of(trial: Trial, path: bool = False) -> "TrialRecord":
@@ -49,6 +50,7 @@ class TrialRecord:
             trial.ridges if path else (),
             tuple(round(score, 6) for score in trial.scores) if path else (),
             tuple(round(value, 5) for value in trial.loo_rmse) if path else (),
+            trial.tangent_share,
         )
 
 

@@ -1,16 +1,25 @@
 """Solving at the chosen hyperparameters on all training structures: sums over shards, one factor, calibration."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from mekrr.backbones import Backbone
 from mekrr.data import Structure
 from mekrr.features import Derivatives, Environments, Extraction, Scaler, batches
-from mekrr.kernels import Basis, Pooling, StructureKernel, energy_noise, make_kernel
+from mekrr.kernels import (
+    Basis,
+    JointBasis,
+    Pooling,
+    StructureKernel,
+    TangentBasis,
+    energy_noise,
+    joined,
+    make_kernel,
+)
 from mekrr.potential.full_forces import ForceProduct, full_solution
-from mekrr.potential.model import Model
+from mekrr.potential.model import Model, TangentPart
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.training import StageProgress, TrainingSet, group_count
 from mekrr.solve import (
@@ -27,6 +36,8 @@ from mekrr.solve import (
 from mekrr.tune import Judged, Plan, Trial, criterion_for, make_trials, observation, ridge_unit
 from mekrr.typing import Float, Tensor
 
+TANGENT_ROWS = 2500  # that span the tangent kernel's basis, at most: leave-one-out's matrices grow with their square
+KEPT_BYTES = 1_000_000_000  # of rows kept from the equations to leave-one-out
 SHARD_ATOMS = 2000  # whose rows are in memory at once
 COVERAGE = 0.6827  # of one standard deviation of a normal distribution
 
@@ -41,26 +52,39 @@ class Rows:
         scaler: fitted on all training atoms.
         basis: chosen.
         energies: raw energy rows where they are known already: the structures as their own basis.
+        kept: rows by the first index of their shard, as long as there is room.
     """
 
     data: TrainingSet
     extraction: Extraction
     scaler: Scaler
-    basis: Basis
+    basis: JointBasis
     energies: Float[Tensor, "structures groups"] | None = None
+    kept: dict[int, list[Observation]] = field(default_factory=dict)
 
     def __call__(self, shard: Sequence[int]) -> list[Observation]:
         """Whitened rows and targets of each structure."""
-        if self.energies is not None:
-            known = self.basis.whiten(self.energies[list(shard)])
-            return [self._observation(t, psi[None], None) for t, psi in zip(shard, known, strict=True)]
-        found = []
-        for t in shard:
-            derivatives = self.data.derivatives(t, self.extraction.layers, self.scaler)
-            x = self.scaler(self.extraction.environments[torch.tensor([t])])
-            psi = self.basis.rows(x, None if derivatives is None else derivatives.features)
-            found.append(self._observation(t, psi, derivatives))
+        found = self.kept.get(shard[0])
+        if found is None or len(found) != len(shard):
+            found = self._made(shard)
+            rows = sum(len(one.psi) for one in found) + sum(len(o.psi) for part in self.kept.values() for o in part)
+            if 8 * rows * len(self.basis) < KEPT_BYTES:
+                self.kept[shard[0]] = found
         return found
+
+    def _made(self, shard: Sequence[int]) -> list[Observation]:
+        if self.energies is not None:
+            known = self.basis.features.whiten(self.energies[list(shard)])
+            return [self._observation(t, psi[None], None) for t, psi in zip(shard, known, strict=True)]
+        derivatives = [self.data.derivatives(t, self.extraction.layers, self.scaler) for t in shard]
+        psi = []
+        for t, d in zip(shard, derivatives, strict=True):
+            x = self.scaler(self.extraction.environments[torch.tensor([t])])
+            psi.append(self.basis.features.rows(x, None if d is None else d.features))
+        if self.basis.tangent is not None:  # all rows of the shard at once: the products are large
+            T = torch.cat([d.tangent for d in derivatives if d is not None and d.tangent is not None])
+            psi = list(self.basis.join(torch.cat(psi), T).split([len(one) for one in psi]))
+        return [self._observation(*each) for each in zip(shard, psi, derivatives, strict=True)]
 
     def _observation(self, t: int, psi: Float[Tensor, "rows groups"], derivatives: Derivatives | None) -> Observation:
         data, n = self.data, self.data.n_atoms[t]
@@ -152,12 +176,13 @@ def solve(
     criterion = criterion_for(options.criterion, data.has_forces, plan.of_structures)
     judged = Judged.of(residuals, factor, prior.coefficients[None], ridges, data.noise(options.embedding))
     at = (best.length_scale, best.species_weight, weights.force)
-    trial = make_trials(best.layers, [prior], residuals, judged, data.n_atoms, ridges, criterion, at)[0]
+    tangent = (best.tangent_share, best.tangent_amplitude)
+    trial = make_trials(best.layers, [prior], residuals, judged, data.n_atoms, ridges, criterion, at, tangent)[0]
     r, ridge = trial.best, trial.ridge
     whitened = factor.solve(factor.equations.moments @ prior.coefficients, ridge)
     equations, iterations, messages = factor.equations, None, []
     if options.exact_forces and equations.probed_share < 1.0:
-        task = ForceProduct(structures, backbone, best.layers, rows.scaler, rows.basis, whitened)
+        task = ForceProduct(structures, backbone, best.layers, rows.scaler, rows.basis, whitened, data.space)
         whitened, iterations = full_solution(task, factor, weights.force, prior.coefficients, ridge, progress)
         messages += [] if iterations.converged else [_not_converged(iterations)]
         # the moments whose probed solution is the full one: with nothing added, an update changes nothing
@@ -172,8 +197,9 @@ def solve(
         equations,
         ridge,
         weights,
-        rows.basis.jitter,
+        rows.basis.features.jitter,
         *_amplitudes(residuals, r),
+        TangentPart.of(data.space, rows.basis, whitened),
     )
     return Solution(model, residuals.energy[0, r], residuals.force[0, r], iterations, trial, criterion, tuple(messages))
 
@@ -186,15 +212,26 @@ def make_rows(data: TrainingSet, plan: Plan, best: Trial, options: FitOptions) -
     x = scaler(raw)
     pointwise = make_kernel(options.kernel, best.length_scale)
     kernel = StructureKernel.weighted(pointwise, best.species_weight, options.embedding)
-    chosen = plan.centres(x, group_count(options, raw), options.seed)
+    chosen = plan.centres(x, group_count(options, raw, best.tangent_share), options.seed)
     if chosen is not None:
         raw = Environments(raw.features[chosen], raw.species[chosen], torch.ones_like(chosen))
-        return Rows(data, extraction, scaler, Basis.of(scaler(raw), kernel, relative=plan.jitter)), raw, 0.0
+        features = Basis.of(scaler(raw), kernel, relative=plan.jitter)
+        return Rows(data, extraction, scaler, _joint(data, features, best, options.seed)), raw, 0.0
     K = kernel.gram(x)
     basis = Basis.of(x, kernel, K, relative=plan.jitter)
     floor = plan.floor(x, pointwise, options.embedding) * ridge_unit(K, data.n_atoms, options.embedding)
     energies = K * Pooling.of(x, options.embedding).scale[:, None]
-    return Rows(data, extraction, scaler, basis, energies), raw, floor
+    return Rows(data, extraction, scaler, JointBasis(basis), energies), raw, floor
+
+
+def _joint(data: TrainingSet, features: Basis, best: Trial, seed: int) -> JointBasis:
+    """With the tangent kernel where it has a share."""
+    if best.tangent_share == 0.0 or data.store is None:
+        return JointBasis(features)
+    T = [data.store(t).tangent for t in range(len(data))]  # type: ignore[union-attr]
+    functions = joined([one for one in T if one is not None], TANGENT_ROWS, seed)
+    tangent = TangentBasis.of(functions, best.species_weight, best.tangent_amplitude)
+    return JointBasis(features, tangent, best.tangent_share)
 
 
 def final_ridges(best: Trial, options: FitOptions, floor: float) -> Float[Tensor, "ridges"]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from mekrr.backbones import Backbone
-from mekrr.features import Derivatives, DerivativeStore, Environments, Extraction, Scaler
+from mekrr.features import Derivatives, DerivativeStore, Environments, Extraction, Scaler, TangentSpace
 from mekrr.kernels import energy_noise
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.prior import NEEDS_BACKBONE, PRIORS, Compositions, Prior, PriorColumns, fit_prior, target_columns
@@ -18,6 +18,7 @@ from mekrr.tune import (
     MEDIAN,
     OF_ENVIRONMENTS,
     OF_STRUCTURES,
+    TANGENT_SHARES,
     Choice,
     Grid,
     Observed,
@@ -27,6 +28,8 @@ from mekrr.tune import (
     search,
 )
 from mekrr.typing import Float, Int, Tensor
+
+BESIDE_TANGENT = 1000  # inducing environments beside a tangent kernel, at most
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -59,6 +62,7 @@ class TrainingSet:
         columns: energy targets: DFT, backbone, atoms of each element.
         elements: of the columns.
         references: energies of isolated atoms, eV, that the composition prior keeps; None for none.
+        space: of the tangent rows in the store; None without them.
     """
 
     extraction: Extraction
@@ -68,6 +72,7 @@ class TrainingSet:
     columns: Float[Tensor, "structures columns"]
     elements: tuple[int, ...]
     references: Mapping[int, float] | None
+    space: TangentSpace | None = None
 
     @staticmethod
     def of(
@@ -77,12 +82,13 @@ class TrainingSet:
         weights: Float[Tensor, "structures"],
         references: Mapping[int, float] | None = None,
         elements: Sequence[int] | None = None,
+        space: TangentSpace | None = None,
     ) -> "TrainingSet":
         """With the columns that follow; the elements are those of the data unless given."""
         x = extraction.environments
         compositions = Compositions.of(x.species, x.n_atoms, elements)
         columns = target_columns(energies, extraction.energies, compositions)
-        return TrainingSet(extraction, store, energies, weights, columns, compositions.elements, references)
+        return TrainingSet(extraction, store, energies, weights, columns, compositions.elements, references, space)
 
     def __len__(self) -> int:
         return len(self.energies)
@@ -181,9 +187,11 @@ def plan_of(solver: str) -> Plan:
     return OF_STRUCTURES if solver == "exact" else OF_ENVIRONMENTS
 
 
-def group_count(options: FitOptions, environments: Environments) -> int:
-    """Number of inducing environments."""
-    return default_count(environments) if options.inducing == AUTO else int(options.inducing)
+def group_count(options: FitOptions, environments: Environments, tangent_share: float = 0.0) -> int:
+    """Number of inducing environments; fewer where a tangent kernel does most of the work."""
+    if options.inducing != AUTO:
+        return int(options.inducing)
+    return min(default_count(environments), BESIDE_TANGENT if tangent_share else len(environments.species))
 
 
 def search_problem(
@@ -198,7 +206,7 @@ def search_problem(
         lambda chosen: [data.prior_columns(name, chosen) for name in names],
         data.columns,
         data.weights,
-        grid_of(options, plan, data.has_forces),
+        grid_of(options, plan, data.has_forces, data.space is not None),
         options.stress_weight,
         None if plan.of_structures else group_count(options, data.extraction.environments),
         None if progress is None else lambda done, total: progress("kernel", done, total),
@@ -217,7 +225,7 @@ def choose(
     return search(search_problem(data, options, backbone, plan, progress), options.seed, whole)
 
 
-def grid_of(options: FitOptions, plan: Plan, forces: bool) -> Grid:
+def grid_of(options: FitOptions, plan: Plan, forces: bool, tangent: bool = False) -> Grid:
     """Values to choose from, those that the options fix among them."""
     grid = Grid(
         kernel=options.kernel,
@@ -237,6 +245,9 @@ def grid_of(options: FitOptions, plan: Plan, forces: bool) -> Grid:
         grid = replace(grid, species_weights=(float(options.species_weight),))
     if options.force_weight != AUTO and forces:
         grid = replace(grid, force_weights=(float(options.force_weight),))
+    if tangent:
+        shares = TANGENT_SHARES if options.tangent_share == AUTO else (float(options.tangent_share),)
+        grid = replace(grid, tangent_shares=shares)
     if options.ridge != AUTO:
         grid = replace(grid, ridges=(float(options.ridge),), ridge_fixed=True)
     return grid

@@ -11,6 +11,7 @@ from mekrr.features import structure_hash
 from mekrr.linalg import add_diagonal
 from mekrr.potential.fit import FitJob, labels_of, training_set
 from mekrr.potential.fitted import Fitted, TrainingLabels
+from mekrr.potential.model import TangentPart
 from mekrr.potential.record import HASH_DIGITS, DataRecord, Record, UpdateRecord
 from mekrr.potential.solution import Rows, ShardEquations
 from mekrr.prior import Compositions, Prior, column_coefficients, fit_prior
@@ -55,7 +56,8 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
         remarks: what to know, kept with the potential.
     """
     model = fitted.model
-    data = training_set(job, fitted.layers, fitted.record.solver.forces, sorted(fitted.known_species))
+    space = None if model.tangent is None else model.tangent.space
+    data = training_set(job, fitted.layers, fitted.record.solver.forces, sorted(fitted.known_species), space)
     rows = Rows(data, data.extraction, model.scaler, model.basis)
     added = merge(map_shards(ShardEquations(rows, model.weights), rows.shards()))
     equations = model.equations + added
@@ -65,7 +67,12 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
     factor = torch.linalg.cholesky(add_diagonal(equations.total, model.ridge))
     whitened = torch.cholesky_solve((equations.moments @ columns)[:, None], factor)[:, 0]
     return Fitted(
-        replace(model, coefficients=model.basis.coefficients(whitened), equations=equations),
+        replace(
+            model,
+            coefficients=model.basis.coefficients(whitened),
+            equations=equations,
+            tangent=TangentPart.of(space, model.basis, whitened),
+        ),
         labels,
         prior,
         None if fitted.baseline is None else priors[fitted.baseline.name][0],

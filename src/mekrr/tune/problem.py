@@ -46,6 +46,7 @@ class Plan:
         jitter: on the diagonal of the basis' covariance at least, relative to its mean.
         extends: whether length scales are sought beyond those named. With forces they are not: errors near the data
             hardly change with the longest ones, and a fit that has them extrapolates like a polynomial.
+        mixing: where the share of the tangent kernel is chosen; None where it is not.
         short_margin: the shortest length scale is taken that is not worse by more, in the log of the error.
     """
 
@@ -59,6 +60,7 @@ class Plan:
     jitter: float
     extends: bool
     short_margin: float
+    mixing: Size | None = None
 
     @property
     def of_structures(self) -> bool:
@@ -114,7 +116,11 @@ OF_ENVIRONMENTS = Plan(
     jitter=1e-10,
     extends=False,
     short_margin=0.03,
+    mixing=Size(60, 300),
 )
+# Rows of the tangent kernel are scaled to those of the kernel on features, which are small where its length is long.
+RIDGES_WITH_TANGENT = tuple(10.0 ** (-16 + 0.5 * step) for step in range(35))
+TANGENT_SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
 FORCE_WEIGHTS = tuple(10.0 ** (-5 + 0.5 * step) for step in range(11))
 
 
@@ -130,6 +136,7 @@ class Grid:
         species_weights: ascending.
         force_weights: Angstrom^2, ascending; a single 0 without forces.
         ridges: absolute, ascending.
+        tangent_shares: shares of the tangent kernel, ascending; a single 0 without it.
         criterion: one of CRITERIA.
         length_scale_fixed: length_scales are absolute values by the user.
         ridge_fixed: ridges are values by the user.
@@ -141,6 +148,7 @@ class Grid:
     species_weights: tuple[float, ...] = tuple(w / 10 for w in range(11))
     force_weights: tuple[float, ...] = (0.0,)
     ridges: tuple[float, ...] = OF_STRUCTURES.ridges
+    tangent_shares: tuple[float, ...] = (0.0,)
     criterion: str = BALANCED
     length_scale_fixed: bool = False
     ridge_fixed: bool = False

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mekrr.tune.problem import SearchProblem, Size
+from mekrr.tune.problem import RIDGES_WITH_TANGENT, SearchProblem, Size
 from mekrr.tune.safety import prefer_safe, prefer_short, prior_warnings
 from mekrr.tune.surface import Surface
 from mekrr.tune.trial import Trial, best_of
@@ -48,7 +48,7 @@ def search(problem: SearchProblem, seed: int, whole: bool = False) -> Choice:
     if len(problem.layer_sets) > 1 and n >= plan.screen_from:
         screened = _screen(problem, seed)
     safe = {prior.name for prior in problem.priors(torch.arange(n)) if prior.safe}
-    surfaces = [_surface(problem, layers, plan.search, seed) for layers in _finalists(problem, screened, safe)]
+    surfaces = [_surface(_plain(problem), layers, plan.search, seed) for layers in _finalists(problem, screened, safe)]
     for surface in surfaces:
         surface.explore(whole)
     trials = tuple(trial for surface in surfaces for trial in surface.trials)
@@ -56,12 +56,18 @@ def search(problem: SearchProblem, seed: int, whole: bool = False) -> Choice:
     best = _compare(problem, candidates, safe, seed)
     others = [t for t in trials if (t.layers, t.prior) != (best.layers, best.prior)]
     chosen = next(surface for surface in surfaces if best in surface.trials)
+    warned = chosen.edges(best)
+    if plan.mixing is not None and problem.grid.tangent_shares != (0.0,):
+        mixed = _mixed(problem, best, plan.mixing, seed)
+        surfaces.append(mixed)
+        trials = (*trials, *mixed.trials)
+        best = prefer_safe(mixed.trials, safe)
     return Choice(
         best,
         trials,
         tuple(screened),
         best_of(others) if others else None,
-        (*chosen.edges(best), *prior_warnings(trials, best, safe)),
+        (*warned, *prior_warnings(trials, best, safe)),
         sum(surface.factorisations for surface in surfaces),
     )
 
@@ -70,7 +76,7 @@ def _screen(problem: SearchProblem, seed: int) -> list[Trial]:
     """The best trial of each (layers, prior) on a subset, over a coarse grid, best first."""
     found: list[Trial] = []
     for layers in problem.layer_sets:
-        found += _surface(problem, layers, problem.plan.screening, seed).screen()
+        found += _surface(_plain(problem), layers, problem.plan.screening, seed).screen()
     return sorted(found, key=lambda trial: -trial.score)
 
 
@@ -92,16 +98,39 @@ def _compare(problem: SearchProblem, candidates: Sequence[Trial], safe: Collecti
     return candidates[again.index(prefer_safe(again, safe))]
 
 
+def _mixed(problem: SearchProblem, best: Trial, size: Size, seed: int) -> Surface:
+    """The share of the tangent kernel, with the weights that go with it, at the length scale chosen without it.
+
+    On a few structures, all of whose rows are the tangent kernel's basis: fewer rows than data would make it look
+    worse than it is.
+    """
+    here = _at_scale(problem, best)
+    ridges = here.grid.ridges if here.grid.ridge_fixed else RIDGES_WITH_TANGENT
+    here = replace(here, grid=replace(here.grid, ridges=ridges), progress=None)
+    surface = _surface(here, best.layers, size, seed)
+    surface.mix(best)
+    return surface
+
+
+def _at_scale(problem: SearchProblem, trial: Trial) -> SearchProblem:
+    grid = replace(problem.grid, length_scales=(trial.length_scale,), length_scale_fixed=True)
+    return replace(problem, grid=grid)
+
+
 def _only(problem: SearchProblem, trial: Trial) -> SearchProblem:
     """The same problem with nothing but the ridge left to choose."""
     grid = replace(
-        problem.grid,
-        length_scales=(trial.length_scale,),
-        length_scale_fixed=True,
+        _at_scale(problem, trial).grid,
         species_weights=(trial.species_weight,),
         force_weights=(trial.force_weight or 0.0,),
+        tangent_shares=(0.0,),
     )
     return replace(problem, grid=grid, progress=None)
+
+
+def _plain(problem: SearchProblem) -> SearchProblem:
+    """The same problem without the tangent kernel."""
+    return replace(problem, grid=replace(problem.grid, tangent_shares=(0.0,)))
 
 
 def _surface(problem: SearchProblem, layers: tuple[str, ...], size: Size, seed: int) -> Surface:

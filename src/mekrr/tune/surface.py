@@ -11,6 +11,7 @@ from mekrr.features import Environments
 from mekrr.kernels import Basis, Design, StructureKernel, energy_noise, make_designs, make_kernel
 from mekrr.solve import Factor, NormalEquations, Observation, RowWeights, leave_one_structure_out
 from mekrr.tune.criteria import Judged
+from mekrr.tune.mixture import TangentDesign
 from mekrr.tune.observations import observation
 from mekrr.tune.problem import SearchProblem, Size
 from mekrr.tune.safety import prefer_safe
@@ -27,6 +28,7 @@ class Point(NamedTuple):
     length_scale: int = 0
     species_weight: int = 0
     force_weight: int = 0
+    tangent_share: int = 0
 
 
 class Surface:
@@ -52,6 +54,7 @@ class Surface:
         self.n_atoms = self.x.n_atoms.double()
         self.energy_noise = energy_noise(self.n_atoms, self.grid.embedding)
         self.centres = centres_of(problem, self.x, size, seed)
+        self.tangent = TangentDesign.of(observed, seed) if self.grid.tangent_shares != (0.0,) else None
         self.scales = dict(enumerate(self.grid.scales(self.x.features)))
         self.trials: list[Trial] = []
         self.factorisations = 0
@@ -83,6 +86,16 @@ class Surface:
         for prior in self.priors if self.problem.plan.short_margin else ():
             at = self._position(prior.name)
             self._evaluate(at._replace(length_scale=r) for r in self.scales if r > at.length_scale)
+
+    def mix(self, start: Trial) -> None:
+        """Evaluate a trial's values without the tangent kernel and with half of it, then go uphill from there."""
+        grid = self.grid
+        at = Point(
+            0, grid.species_weights.index(start.species_weight), grid.force_weights.index(start.force_weight or 0.0)
+        )
+        self._evaluate(at._replace(tangent_share=k) for k in {0, len(grid.tangent_shares) // 2})
+        for prior in self.priors:
+            self._climb(prior.name)
 
     def trial(self, prior: str) -> Trial:
         """That of one prior where nothing but the ridge is left to choose."""
@@ -134,7 +147,7 @@ class Surface:
 
     def _neighbours(self, at: Point, step: int) -> list[Point]:
         """One axis at a time; `step` is that of the species weights."""
-        moves = {"length_scale": 1, "species_weight": step, "force_weight": 1}
+        moves = {"length_scale": 1, "species_weight": step, "force_weight": 1, "tangent_share": 1}
         points = [
             at._replace(**{name: getattr(at, name) + sign * length})
             for name, length in moves.items()
@@ -146,6 +159,7 @@ class Surface:
             if p.length_scale in self.scales
             and 0 <= p.species_weight < len(self.grid.species_weights)
             and 0 <= p.force_weight < len(self.grid.force_weights)
+            and 0 <= p.tangent_share < len(self.grid.tangent_shares)
         ]
 
     def _extend(self) -> bool:
@@ -185,7 +199,8 @@ class Surface:
         """All priors and ridges from one factorisation."""
         design, w = self._designs[point.length_scale], self.grid.species_weights[point.species_weight]
         weights = RowWeights(self.grid.force_weights[point.force_weight], self.problem.stress_weight)
-        observations, K = self._observations(design, w)
+        share = self.grid.tangent_shares[point.tangent_share]
+        observations, K, amplitude = self._observations(design, w, share)
         factor = Factor.of(NormalEquations.of(observations, weights))
         self.factorisations += 1
         floor = self._floors[point.length_scale]
@@ -205,18 +220,25 @@ class Surface:
             ridges,
             self.grid.criterion,
             (design.length_scale, w, weights.force),
+            (share, amplitude),
         )
 
-    def _observations(self, design: Design, w: float) -> tuple[list[Observation], Float[Tensor, "groups groups"]]:
+    def _observations(
+        self, design: Design, w: float, share: float
+    ) -> tuple[list[Observation], Float[Tensor, "groups groups"], float]:
+        """Of all structures, the covariance of the basis on features, and the tangent kernel's amplitude."""
         kernel = StructureKernel.weighted(make_kernel(self.grid.kernel, design.length_scale), w, self.grid.embedding)
         component = kernel.components[0]
         K = component.mix(design.gram)
         basis = Basis.of(self.centres, kernel, K, relative=self.problem.plan.jitter)
         rows = [component.mix(split) for split in design.rows]
-        whitened = basis.whiten(torch.cat(rows)).split([len(phi) for phi in rows])
+        whitened: Sequence[Tensor] = basis.whiten(torch.cat(rows)).split([len(phi) for phi in rows])
+        amplitude = 1.0
+        if self.tangent is not None:
+            whitened, amplitude = self.tangent.beside(whitened, self.derivatives, self.n_atoms, w, share)
         n_atoms, weights, noise = self.x.n_atoms.tolist(), self.weights.tolist(), self.energy_noise.tolist()
         parts = zip(whitened, self.columns, self.derivatives, n_atoms, weights, noise, strict=True)
-        return [observation(*part) for part in parts], K
+        return [observation(*part) for part in parts], K, amplitude
 
     def _ridges(self, smallest: float) -> Float[Tensor, "ridges"]:
         """The user's, or those that stand above the rounding of K."""

@@ -28,6 +28,8 @@ class Trial:
         force_weight: Angstrom^2; None without forces.
         loo_forces: leave-one-out force error in meV/Angstrom for each ridge, mean over structures of each one's root
             mean square; empty without forces.
+        tangent_share: s, the share of the tangent kernel; 0 for the kernel on features alone.
+        tangent_amplitude: what the tangent kernel is multiplied by so that force rows of both are of one size.
     """
 
     layers: tuple[str, ...]
@@ -41,6 +43,8 @@ class Trial:
     evidence: tuple[float, ...] = ()
     force_weight: float | None = None
     loo_forces: tuple[float, ...] = ()
+    tangent_share: float = 0.0
+    tangent_amplitude: float = 1.0
 
     @property
     def best(self) -> int:
@@ -72,8 +76,12 @@ def make_trials(
     ridges: Float[Tensor, "ridges"],
     criterion: str,
     at: tuple[float, float, float],
+    tangent: tuple[float, float] = (0.0, 1.0),
 ) -> list[Trial]:
-    """Leave-one-out errors as trials, one a prior; `at` is length scale, species weight and force weight."""
+    """Leave-one-out errors as trials, one a prior.
+
+    `at` is length scale, species weight and force weight, `tangent` share and amplitude of the tangent kernel.
+    """
     scores = score(criterion, judged)
     per_atom = 1000 * found.energy / n_atoms
     forces = 1000 * found.force.nanmean(-1)
@@ -91,6 +99,7 @@ def make_trials(
             () if judged.evidence is None else tuple(judged.evidence[p].tolist()),
             at[2] if has_forces else None,
             tuple(forces[p].tolist()) if has_forces else (),
+            *tangent,
         )
         for p, prior in enumerate(priors)
     ]

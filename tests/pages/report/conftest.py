@@ -29,5 +29,5 @@ def example() -> Example:
     test = [slab(i, "data/test.extxyz", {"kind": HOSTILE if i % 3 else "plain"}) for i in range(20, 27)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        potential = KernelPotential("sevennet-0", layers=("interaction_2",)).fit(training)
+        potential = KernelPotential("sevennet-0", layers=("interaction_2",), tangent_share=0.0).fit(training)
         return Example(potential.fitted_, evaluate(potential, test, by="kind"), potential, test)

@@ -27,7 +27,8 @@ class Explanation:
         n_atoms: of each structure.
         shift: part of the prior that no geometry changes, eV.
         backbone: part of the prior that comes from the backbone's energy, eV; 0 for priors without one.
-        kernel: the part that was learned, eV.
+        kernel: the part that was learned on features, eV.
+        tangent: the part that a change of the network's weights makes, eV; 0 without a tangent kernel.
         kernel_by_species: the same, split by the species of the inducing environments weighed, eV; None for the exact
             solver, which weighs whole structures.
         elements: of the columns, atomic numbers.
@@ -49,6 +50,7 @@ class Explanation:
     shift: Float[Tensor, "atoms"]
     backbone: Float[Tensor, "atoms"]
     kernel: Float[Tensor, "atoms"]
+    tangent: Float[Tensor, "atoms"]
     kernel_by_species: Float[Tensor, "atoms elements"] | None
     elements: tuple[int, ...]
     deviation: Float[Tensor, "atoms"]
@@ -66,8 +68,8 @@ class Explanation:
 
     @property
     def energy(self) -> Float[Tensor, "atoms"]:
-        """Prior and kernel part, eV."""
-        return self.prior + self.kernel
+        """Prior and learned parts, eV."""
+        return self.prior + self.kernel + self.tangent
 
     @property
     def contributions(self) -> Float[Tensor, "structures groups"]:
@@ -117,7 +119,9 @@ def explain(
     parts: list[Explanation] = []
     done = 0
     atoms = [s.atoms for s in chosen]
-    for batch, seen in observe(atoms, backbone, fitted.layers, batch_atoms=potential.options.batch_atoms):
+    change = None if fitted.model.tangent is None else fitted.model.tangent.change
+    batch_atoms = potential.options.batch_atoms
+    for batch, seen in observe(atoms, backbone, fitted.layers, batch_atoms=batch_atoms, change=change):
         parts.append(_explain_batch(fitted, seen, [chosen[t] for t in batch], known, weighing))
         done += len(batch)
         if progress is not None:
@@ -146,6 +150,12 @@ def _explain_batch(
     cross = expanded.rows
     assert cross is not None
     nearest = known.nearest(x)
+    part = fitted.model.tangent
+    T = None if part is None else part.space.of(seen.backbone, seen.graph).cpu()
+    beside = None if part is None else part.of_atoms(seen.backbone, seen.graph)
+    tangent = (
+        torch.zeros_like(expanded.atomic_energies) if seen.tangent is None else seen.tangent.detach().cpu().double()
+    )
     elements = tuple(torch.unique(known.species).tolist())
     return Explanation(
         fitted=fitted,
@@ -156,10 +166,11 @@ def _explain_batch(
         shift=fitted.prior.shift_energies(raw.species),
         backbone=torch.zeros(len(raw.species), dtype=torch.float64) if own is None else fitted.prior.factor * own,
         kernel=expanded.atomic_energies,
+        tangent=tangent,
         kernel_by_species=_by_species(fitted, weighing, x, elements),
         elements=elements,
-        deviation=fitted.model.atomic_deviation(x),
-        energy_std=fitted.energy_deviation(x, cross),
+        deviation=fitted.model.atomic_deviation(x, beside),
+        energy_std=fitted.energy_deviation(x, cross, T),
         terms=cross * fitted.function.coefficients,
         weights=weighing(cross),
         weighing=weighing,

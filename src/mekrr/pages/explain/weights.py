@@ -40,7 +40,7 @@ class Weighing:
     @staticmethod
     def of(fitted: Fitted) -> "Weighing":
         """That of a potential with the sum embedding."""
-        model, L = fitted.model, fitted.model.basis.L
+        model, L = fitted.model, fitted.model.basis.features.L
         if model.solver == "exact":
             # c = G^-1 v with G = K + ridge noise: the basis is the training structures, v what their labels say
             noise = energy_noise(fitted.labels.n_atoms.double(), model.embedding) / fitted.labels.weights

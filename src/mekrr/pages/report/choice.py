@@ -71,6 +71,12 @@ def choice_rows(fitted: Fitted) -> list[ChoiceRow]:
             how("length_scale"),
             "distance of standardised features over which environments stop being alike",
         ),
+        ChoiceRow(
+            "Tangent share",
+            number(fitted.tangent_share, 2),
+            how("tangent_share"),
+            "0 learns from the features alone, towards 1 from what a change of the network's weights would do",
+        ),
         *_sparse_rows(fitted, how),
         ChoiceRow("Ridge", power(fitted.ridge), how("ridge"), _ridge_meaning(fitted)),
         ChoiceRow("Kernel", fitted.kernel.name, how("kernel"), "between two atomic environments"),

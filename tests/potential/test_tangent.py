@@ -1,0 +1,143 @@
+"""A potential with a tangent part, through the real network."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mekrr import KernelPotential
+from mekrr.data import as_structures
+from mekrr.features import look, probe
+from mekrr.graph import build_batch
+from mekrr.kernels import JointBasis
+from mekrr.potential import MekrrWarning
+from mekrr.potential.full_forces import ForceProduct
+from mekrr.solve import merge
+
+pytestmark = pytest.mark.filterwarnings("ignore::mekrr.potential.MekrrWarning")
+
+
+def energy(potential, atoms):
+    return potential.predict([atoms])[0].energy
+
+
+def test_it_is_there_and_matters(tangent_potential, alloys):
+    fitted = tangent_potential.fitted_
+    assert fitted.tangent_share == 0.6
+    without = replace(fitted, model=replace(fitted.model, tangent=None))
+    graph = build_batch(alloys[20:22], tangent_potential.backbone.cutoff)
+    part = fitted.model.tangent
+    seen = look(graph, tangent_potential.backbone, fitted.layers, change=part.change)
+    with_it = [p.energy for p in tangent_potential.predict(alloys[20:22])]
+    kernel = without.function(fitted.scaler(seen.environments), slopes=False).atomic_energies
+    own = fitted.prior.factor * seen.atomic_energies + fitted.prior.shift_energies(graph.species)
+    parts = graph.sum_atoms(kernel + own + seen.tangent.double())
+    np.testing.assert_allclose(with_it, parts.numpy(), atol=1e-9)
+    assert float(seen.tangent.abs().sum()) > 1e-3
+
+
+def test_forces_and_stress_are_derivatives_of_the_energy(tangent_potential, alloys):
+    atoms = alloys[21].copy()
+    found = tangent_potential.predict([atoms])[0]
+    for i, axis in ((0, 0), (2, 1)):
+        ends = []
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions[i, axis] += sign * 0.01
+            ends.append(energy(tangent_potential, moved))
+        assert found.forces[i, axis] == pytest.approx((ends[1] - ends[0]) / 0.02, abs=3e-3)
+    ends = []
+    for sign in (1, -1):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell @ np.diag([1 + sign * 0.002, 1, 1]), scale_atoms=True)
+        ends.append(energy(tangent_potential, strained))
+    assert found.stress[0, 0] * atoms.get_volume() == pytest.approx((ends[0] - ends[1]) / 0.004, abs=0.05)
+
+
+def test_saved_and_loaded_predict_the_same_bits(tangent_potential, alloys, tmp_path):
+    tangent_potential.save(tmp_path / "m.safetensors")
+    loaded = KernelPotential.load(tmp_path / "m.safetensors")
+    wanted = {"uncertainty": True, "atomic_uncertainty": True, "force_uncertainty": True}
+    before, after = (p.predict(alloys[20:22], **wanted) for p in (tangent_potential, loaded))
+    for a, b in zip(before, after, strict=True):
+        assert (a.energy, a.energy_std) == (b.energy, b.energy_std)
+        assert (a.forces == b.forces).all()
+        assert (a.forces_std == b.forces_std).all()
+        assert (a.atomic_energies_std == b.atomic_energies_std).all()
+
+
+def test_the_deviation_is_that_of_the_rows_written_out(tangent_potential, alloys):
+    """Posterior in the weights of both kernels, and what the bases leave out; from the design rows alone."""
+    fitted, backbone = tangent_potential.fitted_, tangent_potential.backbone
+    model, atoms = fitted.model, alloys[25]
+    graph = build_batch([atoms], backbone.cutoff)
+    x = fitted.scaler(look(graph, backbone, fitted.layers).environments)
+    T = model.tangent.space.of(backbone, graph)
+    psi = model.basis.rows(x, None, T)
+    A = model.equations.total
+    inside = psi @ torch.linalg.solve(A / model.ridge + torch.eye(len(A), dtype=torch.float64), psi.T)
+    prior = 0.4 * model.kernel.diagonal(x) + 0.6 * model.tangent.basis.own(T)
+    variance = prior - psi @ psi.T + inside + model.ridge * len(atoms)
+    expected = float((model.energy_amplitude * variance).sqrt())
+    assert tangent_potential.predict([atoms], uncertainty=True)[0].energy_std == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_product_of_all_forces_is_that_of_all_rows(tangent_potential, alloys):
+    fitted, backbone = tangent_potential.fitted_, tangent_potential.backbone
+    model, structures = fitted.model, as_structures(alloys[:2])
+    store = probe(structures, backbone, fitted.layers, "all", tangent=model.tangent.space)
+    gram = torch.zeros(len(model.basis), len(model.basis), dtype=torch.float64)
+    for t, s in enumerate(structures):
+        d = store(t)
+        x = fitted.scaler(look(build_batch([s.atoms], backbone.cutoff), backbone, fitted.layers).environments)
+        rows = model.basis.rows(x, fitted.scaler.derivative(d.features), d.tangent)[1 : 1 + d.n_forces]
+        gram += rows.T @ rows
+    c = torch.randn(len(gram), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    task = ForceProduct(structures, backbone, fitted.layers, fitted.scaler, model.basis, c, model.tangent.space)
+    found = merge(map(task, [[0], [1]])).whitened(model.basis)
+    torch.testing.assert_close(found, gram @ c, rtol=0, atol=1e-3 * float((gram @ c).abs().max()))
+
+
+def test_an_update_with_a_tangent_part(alloys):
+    """New structures are learned from, and the rest is kept."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
+        chosen |= {"force_weight": 1e-3, "ridge": 1e-5, "inducing": 40, "tangent_share": 0.6, "probes": 4}
+        again = KernelPotential("sevennet-0", **chosen, exact_forces=False).fit(alloys[:6])
+        before = np.array([p.energy for p in again.predict(alloys[6:10])])
+        again.update(alloys[6:10])
+    after = np.array([p.energy for p in again.predict(alloys[6:10])])
+    labels = np.array([a.get_potential_energy() for a in alloys[6:10]])
+    assert np.abs(after - labels).mean() < 0.7 * np.abs(before - labels).mean()
+
+
+def test_what_cannot_be_had_is_said(alloys):
+    with pytest.raises(ValueError, match="tangent_share must lie between 0 and 0.999"):
+        KernelPotential("sevennet-0", tangent_share=1.0)
+    with pytest.raises(ValueError, match=r"--tangent-share: without effect here, since no forces are fitted"):
+        KernelPotential("sevennet-0", tangent_share=0.5, forces=False, layers="interaction_1").fit(alloys[:4])
+
+
+def test_a_network_without_linear_maps_keeps_the_features(alloys, sevennet, monkeypatch):
+    chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
+    chosen |= {"force_weight": 1e-3, "ridge": 1e-5, "inducing": 40, "exact_forces": False}
+    found = KernelPotential("sevennet-0", **chosen)
+    monkeypatch.setattr(found.backbone, "linear_maps", ())
+    with pytest.warns(MekrrWarning, match="names no linear maps, so the kernel is that on features alone"):
+        found.fit(alloys[:5])
+    assert found.fitted_.tangent_share == 0.0
+    with pytest.raises(ValueError, match="names no linear maps"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asked = KernelPotential("sevennet-0", **chosen, tangent_share=0.5)
+        monkeypatch.setattr(asked.backbone, "linear_maps", ())
+        asked.fit(alloys[:5])
+
+
+def test_a_joint_basis_asks_for_what_it_needs(tangent_potential):
+    basis = tangent_potential.fitted_.model.basis
+    assert isinstance(basis, JointBasis)
+    with pytest.raises(ValueError, match="need T of each structure"):
+        basis.join(torch.zeros(1, len(basis.features), dtype=torch.float64), None)
