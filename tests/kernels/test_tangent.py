@@ -9,7 +9,7 @@ W, AMPLITUDE = 0.3, 2.5
 
 
 @pytest.fixture(scope="module")
-def T():
+def rows():
     """Six rows, two elements and the row of all others, which is empty."""
     found = torch.randn(6, 3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).half().double()
     found[:, 2] = 0.0
@@ -27,20 +27,20 @@ def kernel(x, y):
 
 
 @pytest.fixture(scope="module")
-def basis(T):
-    return TangentBasis.of(T[:, :2], W, AMPLITUDE)
+def basis(rows):
+    return TangentBasis.of(rows[:, :2], W, AMPLITUDE)
 
 
-def test_all_rows_span_the_kernel(basis, T):
-    psi = basis.rows(T)
-    torch.testing.assert_close(psi @ psi.T, kernel(T, T), rtol=1e-6, atol=1e-3)
-    torch.testing.assert_close(basis.own(T), kernel(T, T).diagonal())
-    torch.testing.assert_close(basis.between(T, T), kernel(T, T))
+def test_all_rows_span_the_kernel(basis, rows):
+    psi = basis.rows(rows)
+    torch.testing.assert_close(psi @ psi.T, kernel(rows, rows), rtol=1e-6, atol=1e-3)
+    torch.testing.assert_close(basis.own(rows), kernel(rows, rows).diagonal())
+    torch.testing.assert_close(basis.between(rows, rows), kernel(rows, rows))
 
 
-def test_products_are_split_by_pairs(T):
-    split = tangent_dots(T, T[:, :2])
-    torch.testing.assert_close(AMPLITUDE * mix(split, W), kernel(T, T))
+def test_products_are_split_by_pairs(rows):
+    split = tangent_dots(rows, rows[:, :2])
+    torch.testing.assert_close(AMPLITUDE * mix(split, W), kernel(rows, rows))
 
 
 def test_weights_are_the_function(basis):
@@ -50,9 +50,9 @@ def test_weights_are_the_function(basis):
     torch.testing.assert_close((x * basis.weights(c)).sum((1, 2)), basis.rows(x) @ c)
 
 
-def test_draws_have_the_kernel_as_covariance(T):
+def test_draws_have_the_kernel_as_covariance(rows):
     """Coefficients of the prior, and what three functions cannot express of it."""
-    basis = TangentBasis.of(T[:3, :2], W, AMPLITUDE)
+    basis = TangentBasis.of(rows[:3, :2], W, AMPLITUDE)
     x = torch.randn(3, 3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     generator = torch.Generator().manual_seed(3)
     draws = 20_000
@@ -64,9 +64,9 @@ def test_draws_have_the_kernel_as_covariance(T):
     torch.testing.assert_close(values.T @ values / draws, expected, rtol=0, atol=0.03 * float(expected.max()))
 
 
-def test_a_draw_keeps_what_its_coefficients_say(T):
-    basis = TangentBasis.of(T[:3, :2], W, AMPLITUDE)
+def test_a_draw_keeps_what_its_coefficients_say(rows):
+    basis = TangentBasis.of(rows[:3, :2], W, AMPLITUDE)
     c = torch.randn(3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    drawn = [(T[:3] * basis.draw(c, torch.Generator().manual_seed(seed))).sum((1, 2)) for seed in (0, 1)]
-    torch.testing.assert_close(drawn[0], basis.rows(T[:3]) @ c, rtol=0, atol=2e-2)
+    drawn = [(rows[:3] * basis.draw(c, torch.Generator().manual_seed(seed))).sum((1, 2)) for seed in (0, 1)]
+    torch.testing.assert_close(drawn[0], basis.rows(rows[:3]) @ c, rtol=0, atol=2e-2)
     torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=2e-2)

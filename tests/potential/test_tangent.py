@@ -115,7 +115,7 @@ def test_an_update_with_a_tangent_part(alloys):
 
 
 def test_what_cannot_be_had_is_said(alloys):
-    with pytest.raises(ValueError, match="tangent_share must lie between 0 and 0.999"):
+    with pytest.raises(ValueError, match=r"tangent_share must lie between 0 and 0\.999"):
         KernelPotential("sevennet-0", tangent_share=1.0)
     with pytest.raises(ValueError, match=r"--tangent-share: without effect here, since no forces are fitted"):
         KernelPotential("sevennet-0", tangent_share=0.5, forces=False, layers="interaction_1").fit(alloys[:4])
@@ -129,10 +129,9 @@ def test_a_network_without_linear_maps_keeps_the_features(alloys, sevennet, monk
     with pytest.warns(MekrrWarning, match="names no linear maps, so the kernel is that on features alone"):
         found.fit(alloys[:5])
     assert found.fitted_.tangent_share == 0.0
-    with pytest.raises(ValueError, match="names no linear maps"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        asked = KernelPotential("sevennet-0", **chosen, tangent_share=0.5)
-        monkeypatch.setattr(asked.backbone, "linear_maps", ())
+    asked = KernelPotential("sevennet-0", **chosen, tangent_share=0.5)
+    monkeypatch.setattr(asked.backbone, "linear_maps", ())
+    with pytest.raises(ValueError, match="names no linear maps"):
         asked.fit(alloys[:5])
 
 

@@ -154,8 +154,8 @@ class SchNet(Backbone):
         self._network = network
         maps: dict[str, nn.Module] = {}
         for layer, interaction in zip(self.layers, network.interactions, strict=True):
-            maps |= {f"{layer}/lin1": interaction.conv.lin1, f"{layer}/lin2": interaction.conv.lin2}
-            maps[f"{layer}/lin"] = interaction.lin
+            for part in ("conv.lin1", "conv.lin2", "lin"):
+                maps[f"{layer}/{part}"] = interaction.get_submodule(part)
         self.linear_maps = offer_linear_maps(maps | {"lin1": network.lin1, "lin2": network.lin2})
 
     def forward(

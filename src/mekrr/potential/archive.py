@@ -126,6 +126,8 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
+    # Tensors of a file lie where the file has them; products depend in their last bits on where a tensor starts.
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     equations: dict[str, Any] = _under(tensors, "equations.") | header["counts"]
     model = Model(
         header["solver"],

@@ -213,7 +213,7 @@ class Model:
     def force_slopes(
         self, x: Environments, draws: int, seed: int = 0
     ) -> Iterator[tuple[Float[Tensor, "atoms features"], WeightChange | None]]:
-        """Slopes and changes of the weights of posterior draws minus the mean: what forces may be wrong by, uncalibrated.
+        """Slopes and changes of the weights of posterior draws minus the mean: what forces may be wrong by.
 
         A draw is a path of the prior, corrected to a draw of the posterior at the centres of the basis (pathwise
         conditioning: Wilson et al., J. Mach. Learn. Res. 22, 105, 2021, eq. 12).
