@@ -7,10 +7,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mekrr.cli.app import run
+from mekrr.cli.app import app, run
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, suffix_of
 from mekrr.cli.predict import write_predictions
 from mekrr.cli.structure_files import write_structures
@@ -34,6 +35,15 @@ COMMANDS = {
 }
 WRITERS = {name: command for name, command in COMMANDS.items() if command[2]}
 PATHS = ["itself", "relative", "dotted", "symlink", "chain", "hard link", "linked folder"]
+
+
+def test_every_command_with_an_output_is_in_the_table():
+    """Folders are apart: quickstart below, the benchmark where it is tested."""
+    there = set()
+    for name, command in typer.main.get_command(app).commands.items():
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        there |= {name} if flags & {"--output", "--report"} else set()
+    assert there - {"benchmark"} == {name.split()[0] for name in COMMANDS} | {"quickstart"}
 
 
 @pytest.fixture
