@@ -72,6 +72,8 @@ def test_other_errors(slab):
     assert codes([Structure(Atoms(), 0.0)]) == ["no-atoms"]
     assert codes([Structure(Atoms("X"), 0.0)]) == ["no-element"]
     assert codes([Structure(flat, -1.0)]) == ["cell"]
+    assert codes([Structure(Atoms("HH", [[0, 0, 0], [0, 0, 1e8]]), 0.0)]) == ["extent"]
+    assert codes([Structure(Atoms([1, 300], [[0, 0, 0], [0, 0, 1]]), 0.0)]) == ["no-element"]
     assert codes([Structure(slab)]) == ["no-energy"]
     assert codes([Structure(slab)], require_energy=False) == []
 
