@@ -55,13 +55,13 @@ def sevennet():
 
 @pytest.fixture(scope="session")
 def potential(alloys):
-    """A potential fitted to 30 alloy cells with the default backbone, everything automatic."""
+    """A potential fitted to 30 alloy cells with the default backbone, everything automatic but the layers."""
     pytest.importorskip("sevenn")
     from mekrr import KernelPotential
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return KernelPotential("sevennet-0").fit(alloys[:30])
+        return KernelPotential("sevennet-0", layers=("interaction_1",)).fit(alloys[:30])
 
 
 @pytest.fixture(scope="session")

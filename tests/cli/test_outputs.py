@@ -150,10 +150,18 @@ def test_quickstart_overwrites_nothing_of_others(capsys, tmp_path):
     assert (tmp_path / "model.safetensors").read_text() == "precious"
 
 
+@pytest.fixture(scope="module")
+def predicted(potential, alloys, tmp_path_factory):
+    """Structures by way of a file, and all that can be predicted of them."""
+    path = tmp_path_factory.mktemp("predicted") / "frames.extxyz"
+    ase.io.write(path, alloys[30:33])
+    structures = read_structures(path)
+    return structures, potential.predict(structures, uncertainty=True, force_uncertainty=True)
+
+
 @pytest.mark.parametrize("suffix", STRUCTURE_SUFFIXES)
-def test_predictions_are_read_back_in_every_format(potential, alloys, tmp_path, suffix):
-    structures = read_structures_of(alloys[30:33], tmp_path)
-    predictions = potential.predict(structures, uncertainty=True, force_uncertainty=True)
+def test_predictions_are_read_back_in_every_format(predicted, tmp_path, suffix):
+    structures, predictions = predicted
     path = tmp_path / f"p{suffix}"
     write_predictions(path, structures, predictions)
     for found, structure, prediction in zip(
@@ -169,12 +177,6 @@ def test_predictions_are_read_back_in_every_format(potential, alloys, tmp_path, 
     first = path.read_bytes()
     write_predictions(path, structures, predictions)
     assert suffix in (".db", ".json") or path.read_bytes() == first  # ASE's databases hold the time
-
-
-def read_structures_of(frames, tmp_path):
-    """Frames by way of a file."""
-    ase.io.write(tmp_path / "frames.extxyz", frames)
-    return read_structures(tmp_path / "frames.extxyz")
 
 
 @settings(max_examples=40, deadline=None)
