@@ -181,11 +181,8 @@ def test_listings(capsys):
 @pytest.mark.parametrize(
     ("factors", "words"),
     [
-        ({}, None),
-        ({"forces": -1.0}, "forces labels have the opposite sign"),
-        ({"stress": -1.0}, "stress labels have the opposite sign"),
-        ({"forces": 0.529 / 27.2}, "look at their unit (--forces-unit)"),
-        ({"stress": 160.2}, "look at their unit (--stress-unit)"),
+        ({}, []),
+        ({"forces": -1.0, "stress": 160.2}, ["forces labels have the opposite sign", "(--stress-unit)"]),
     ],
 )
 def test_inspect_compares_forces_and_stress_with_a_backbone(capsys, tmp_path, sevennet, alloys, factors, words):
@@ -204,7 +201,8 @@ def test_inspect_compares_forces_and_stress_with_a_backbone(capsys, tmp_path, se
     code, out, _ = call(capsys, "inspect", tmp_path / "a.extxyz", "--backbone", "sevennet-0", "--json")
     messages = [issue["message"] for issue in json.loads(out)["issues"] if issue["code"] == "units"]
     assert code == 0
-    assert messages == [] if words is None else [words in message for message in messages] == [True]
+    assert len(messages) == len(words)
+    assert all(word in message for word, message in zip(words, messages, strict=True)), messages
 
 
 def test_inspect_is_json_and_fails_on_errors(capsys, files, tmp_path):
