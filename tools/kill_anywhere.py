@@ -3,14 +3,12 @@
     python tools/kill_anywhere.py --moments 50 [--commands fit,predict,md,select] [--seed 0]
 
 Everything is made from the embedded data set, in a temporary folder. What is compared: tensors and header of a model
-but for its seconds, and the bytes of structures and trajectories. Commands run with one thread: with two on a busy
-machine a resumed trajectory has once differed, and the cause is not known.
+but for its seconds, and the bytes of structures and trajectories.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -104,7 +102,7 @@ def start(folder: Path, name: str) -> subprocess.Popen:
     line, output = COMMANDS[name]
     words = [output if word == "OUT" else word for word in line.split()]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*PROGRAM, *words], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet)
+    return subprocess.Popen([*PROGRAM, *words], cwd=folder, **quiet)
 
 
 def digest(path: Path) -> str:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def parts(alloys):
     structures = as_structures(alloys)
-    return structures[:20], structures[20:26]
+    return structures[:12], structures[20:24]
 
 
 def fitted(kind, parts, **options):

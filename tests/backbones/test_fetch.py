@@ -19,10 +19,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Serves CONTENT with ranges; drops the connection after `server.allowance` bytes."""
 
     def do_GET(self):
+        if not self.path.startswith("/folder/"):
+            self.send_error(404)
+            return
         start = 0
         if "Range" in self.headers and self.headers.get("If-Range") == self.server.tag:
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
         self.server.starts.append(start)
+        if start >= len(CONTENT):
+            self.send_response(416)
+            if self.server.tells_length:
+                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.send_header("ETag", self.server.tag)
@@ -36,7 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.allowance, server.tag, server.starts = len(CONTENT), '"one"', []
+    server.allowance, server.tag, server.starts, server.tells_length = len(CONTENT), '"one"', [], True
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -82,6 +92,31 @@ def test_changed_file_is_fetched_from_the_start(card, server, tmp_path):
     server.allowance, server.tag = len(CONTENT), '"two"'
     assert fetch_weights(card, folder=tmp_path).read_bytes() == CONTENT
     assert server.starts == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("too_much", "tells_length", "starts"),
+    [(b"", True, [0, len(CONTENT)]), (b"", False, [0, len(CONTENT), 0]), (b"!", True, [0, len(CONTENT) + 1, 0])],
+)
+def test_a_kill_between_the_last_byte_and_the_name_is_no_obstacle(
+    card, server, tmp_path, too_much, tells_length, starts
+):
+    """The server has nothing beyond the end (416): what is there is whole, or is fetched anew."""
+    path = fetch_weights(card, folder=tmp_path)
+    path.rename(tmp_path / "weights.pt.part").write_bytes(CONTENT + too_much)
+    (tmp_path / "weights.pt.part.etag").write_text(server.tag)
+    server.tells_length = tells_length
+    assert fetch_weights(card, folder=tmp_path).read_bytes() == CONTENT
+    assert server.starts == starts
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["weights.pt", "weights.pt.sha256"]
+
+
+def test_other_refusals_of_the_server_are_passed_on(card, server, tmp_path):
+    path = fetch_weights(card, folder=tmp_path)
+    path.unlink()
+    card = dataclasses.replace(card, url=card.url.replace("/folder/", "/nothing/"))
+    with pytest.raises(BackboneUnavailableError, match="404"):
+        fetch_weights(card, folder=tmp_path)
 
 
 def test_offline_says_what_to_do(tmp_path):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+from mekrr.backbones.derivatives import energy_forces_stress
 from mekrr.cli.app import run
 from mekrr.data import read_structures
+from mekrr.graph import build_batch
 
 FIXED = ["--layer", "interaction_1", "--length-scale", "12", "--species-weight", "0.5", "--ridge", "1e-4"]
 FIXED += ["--tangent-share", "0", "--no-cache"]
@@ -175,6 +177,33 @@ def test_listings(capsys):
     assert listed["sevennet-0"]["layers"][0] == "interaction_0"
     assert "cu-formate-mini" in json.loads(call(capsys, "data", "list", "--json")[1])
     assert call(capsys, "--version")[1].startswith("mekrr ")
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        ({}, []),
+        ({"forces": -1.0, "stress": 160.2}, ["forces labels have the opposite sign", "(--stress-unit)"]),
+    ],
+)
+def test_inspect_compares_forces_and_stress_with_a_backbone(capsys, tmp_path, sevennet, alloys, factors, words):
+    frames = []
+    for atoms in alloys[:6]:
+        graph = build_batch([atoms], sevennet.cutoff, sevennet.max_neighbours)
+        own = energy_forces_stress(sevennet, graph)
+        bare = atoms.copy()
+        bare.info = {
+            "REF_energy": float(own.energies[0]),
+            "REF_stress": factors.get("stress", 1.0) * own.stress[0].numpy(),
+        }
+        bare.arrays["REF_forces"] = factors.get("forces", 1.0) * own.forces.numpy()
+        frames.append(bare)
+    ase.io.write(tmp_path / "a.extxyz", frames)
+    code, out, _ = call(capsys, "inspect", tmp_path / "a.extxyz", "--backbone", "sevennet-0", "--json")
+    messages = [issue["message"] for issue in json.loads(out)["issues"] if issue["code"] == "units"]
+    assert code == 0
+    assert len(messages) == len(words)
+    assert all(word in message for word, message in zip(words, messages, strict=True)), messages
 
 
 def test_inspect_is_json_and_fails_on_errors(capsys, files, tmp_path):

@@ -77,6 +77,19 @@ def test_going_on_with_resume(capsys, files, tmp_path):
     assert len(ase.io.read(output, ":")) == 5
 
 
+@pytest.mark.parametrize("kept", [1, 3])
+def test_a_run_cut_off_after_any_frame_goes_on_to_the_same_bytes(capsys, files, tmp_path, kept):
+    whole, output = tmp_path / "whole.extxyz", tmp_path / "r.extxyz"
+    words = ["md", files / "model.safetensors", files / "start.extxyz", "--every", "1", "--steps", "4"]
+    words += ["--ensemble", "langevin", "--resume", "--threshold", "1000"]
+    assert call(capsys, *words, "-o", whole)[0] == 0
+    lines = whole.read_text().splitlines(keepends=True)
+    output.write_text("".join(lines[: kept * len(lines) // 5]))
+    code, _, err = call(capsys, *words, "-o", output)
+    assert (code, f"continued from step {kept - 1} " in err) == (0, True)
+    assert output.read_bytes() == whole.read_bytes()
+
+
 def test_stopping_at_the_threshold_is_exit_code_three(capsys, files, tmp_path):
     output = tmp_path / "r.extxyz"
     code, out, _ = call(

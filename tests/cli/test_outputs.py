@@ -7,10 +7,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mekrr.cli.app import run
+from mekrr.cli.app import app, run
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, suffix_of
 from mekrr.cli.predict import write_predictions
 from mekrr.cli.structure_files import write_structures
@@ -35,6 +36,15 @@ COMMANDS = {
 }
 WRITERS = {name: command for name, command in COMMANDS.items() if command[2]}
 PATHS = ["itself", "relative", "dotted", "symlink", "chain", "hard link", "linked folder"]
+
+
+def test_every_command_with_an_output_is_in_the_table():
+    """Folders are apart: quickstart below, the benchmark where it is tested."""
+    there = set()
+    for name, command in typer.main.get_command(app).commands.items():
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        there |= {name} if flags & {"--output", "--report"} else set()
+    assert there - {"benchmark"} == {name.split()[0] for name in COMMANDS} | {"quickstart"}
 
 
 @pytest.fixture
@@ -141,10 +151,18 @@ def test_quickstart_overwrites_nothing_of_others(capsys, tmp_path):
     assert (tmp_path / "model.safetensors").read_text() == "precious"
 
 
+@pytest.fixture(scope="module")
+def predicted(potential, alloys, tmp_path_factory):
+    """Structures by way of a file, and all that can be predicted of them."""
+    path = tmp_path_factory.mktemp("predicted") / "frames.extxyz"
+    ase.io.write(path, alloys[30:33])
+    structures = read_structures(path)
+    return structures, potential.predict(structures, uncertainty=True, force_uncertainty=True)
+
+
 @pytest.mark.parametrize("suffix", STRUCTURE_SUFFIXES)
-def test_predictions_are_read_back_in_every_format(potential, alloys, tmp_path, suffix):
-    structures = read_structures_of(alloys[30:33], tmp_path)
-    predictions = potential.predict(structures, uncertainty=True, force_uncertainty=True)
+def test_predictions_are_read_back_in_every_format(predicted, tmp_path, suffix):
+    structures, predictions = predicted
     path = tmp_path / f"p{suffix}"
     write_predictions(path, structures, predictions)
     for found, structure, prediction in zip(
@@ -160,12 +178,6 @@ def test_predictions_are_read_back_in_every_format(potential, alloys, tmp_path, 
     first = path.read_bytes()
     write_predictions(path, structures, predictions)
     assert suffix in (".db", ".json") or path.read_bytes() == first  # ASE's databases hold the time
-
-
-def read_structures_of(frames, tmp_path):
-    """Frames by way of a file."""
-    ase.io.write(tmp_path / "frames.extxyz", frames)
-    return read_structures(tmp_path / "frames.extxyz")
 
 
 @settings(max_examples=40, deadline=None)

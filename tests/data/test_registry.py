@@ -73,6 +73,17 @@ def test_fetched_file_is_used_where_it_lies(tmp_path, frames, monkeypatch):
     assert len(load_dataset("a-b", cache=tmp_path)) == 5
 
 
+@pytest.mark.parametrize("make", [lambda path: path.write_text("my notes"), lambda path: path.mkdir()])
+def test_another_file_of_the_same_name_is_refused_and_kept(tmp_path, monkeypatch, make):
+    target = tmp_path / "a-b.xyz"
+    make(target)
+    entry = DatasetEntry(**GOOD, url="https://mekrr.invalid/a.xyz", sha256="0" * 64)
+    monkeypatch.setattr(registry, "_ENTRIES", (entry,))
+    with pytest.raises(DataError, match=r"a-b\.xyz is (another file|no regular file).*--cache"):
+        fetch("a-b", tmp_path)
+    assert target.is_dir() or target.read_text() == "my notes"
+
+
 def test_no_network_is_explained(tmp_path, monkeypatch):
     entry = DatasetEntry(**GOOD, url="https://mekrr.invalid/a.xyz")
     monkeypatch.setattr(registry, "_ENTRIES", (entry,))

@@ -4,6 +4,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCom
 
@@ -21,11 +22,25 @@ class Watched(EMT):
         self.results["energy_std"] = float(np.abs(atoms.positions - self.origin).max())
 
 
-def moving(temperature=300, fixed=(), repeat=2):
+class Springs(Calculator):
+    """Every atom on a spring of its own: what it gives follows from the positions alone, to the last bit.
+
+    Of effective medium theory that cannot be said: its neighbour list remembers where the atoms were.
+    """
+
+    implemented_properties = ["energy", "forces", "energy_std"]  # noqa: RUF012
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        away = atoms.positions - bulk("Cu", cubic=True).repeat(2).positions
+        self.results = {"energy": float((away**2).sum()), "forces": -2 * away, "energy_std": float(away.max())}
+
+
+def moving(temperature=300, fixed=(), repeat=2, calculator=Watched):
     atoms = bulk("Cu", cubic=True).repeat(repeat)
     atoms.set_constraint([FixAtoms(list(fixed))] if fixed else [])
     draw_velocities(atoms, temperature, seed=1)
-    atoms.calc = Watched()
+    atoms.calc = calculator()
     return atoms
 
 
@@ -92,6 +107,23 @@ def test_a_continued_run_equals_one_that_was_not_interrupted(tmp_path, thermosta
         np.testing.assert_allclose(a.positions, b.positions, atol=1e-6)
         np.testing.assert_allclose(a.get_momenta(), b.get_momenta(), atol=1e-5)
         assert a.info["time_fs"] == b.info["time_fs"]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 5])
+def test_whatever_frame_a_run_is_killed_after_the_file_is_the_same(tmp_path, kept):
+    """The first frame too: step 0 was once written again by a run continued from it."""
+    settings = Settings(steps=10, timestep=1.0, every=3, thermostat=300.0)
+    whole, broken = Trajectory(tmp_path / "whole.xyz"), Trajectory(tmp_path / "broken.xyz")
+    run(moving(calculator=Springs), settings, whole)
+    lines = whole.path.read_text().splitlines(keepends=True)
+    broken.path.write_text("".join(lines[: kept * (len(moving()) + 2) + 7]))
+    frame, _ = broken.recover()
+    atoms, step, time = moving(calculator=Springs), None, 0.0
+    if frame is not None:
+        step, time = continue_from(atoms, frame, broken.path), frame.info["time_fs"]
+    run(atoms, settings, broken, step, time)
+    assert [f.info["step"] for f in ase.io.read(broken.path, ":")] == [0, 3, 6, 9, 10]
+    assert broken.path.read_bytes() == whole.path.read_bytes()
 
 
 def test_past_the_threshold_it_warns_once_and_counts():

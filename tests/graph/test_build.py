@@ -119,11 +119,22 @@ def test_cap_breaks_ties_by_the_lower_index():
         (Atoms("H", positions=[[np.nan, 0, 0]]), "finite"),
         (Atoms("H", pbc=True), "lattice vector"),
         (Atoms("HH", positions=[[0, 0, 0], [0, 0, 0]]), "coincide.*0 and 1"),
+        # searched for neighbours, these end the process or fill the memory
+        (Atoms("HH", positions=[[0, 0, 0], [0, 0, 9e7]]), "9e.07 Angstrom apart"),
+        (Atoms("HH", positions=[[0, 0, 0], [0, 0, 9e7]], cell=[5, 5, 0], pbc=[1, 1, 0]), "9e.07 Angstrom apart"),
+        (Atoms("H", cell=[5, 5, 1e9], pbc=True), "1e.09 Angstrom long"),
+        (Atoms("H", cell=[0.01, 0.01, 0.01], pbc=True), "so small"),
     ],
 )
 def test_unusable_structure_is_named(atoms, message):
     with pytest.raises(ValueError, match=f"structure 1 of the batch.*{message}"):
         build_batch([molecule("H2O"), atoms], 5.0)
+
+
+def test_what_moves_far_through_periodic_images_is_usable():
+    """Unwrapped trajectories and thin slabs in a tall box are no absurd extents."""
+    slab = Atoms("Cu", positions=[[1e6, -1e6, 3.0]], cell=[3, 3, 60], pbc=[True, True, False])
+    assert len(build_batch([slab], 5.0).centre) == 8
 
 
 @pytest.mark.parametrize(("arguments", "message"), [((0.0,), "cutoff"), ((5.0, 0), "max_neighbours")])

@@ -134,8 +134,8 @@ def test_exact_forces_come_nearer_to_all_directions(alloys):
     def forces(ridge, **others):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = KernelPotential("sevennet-0", inducing=40, ridge=ridge, **options, **others).fit(alloys[:12])
-        return found, np.concatenate([p.forces.ravel() for p in found.predict(alloys[20:26])])
+            found = KernelPotential("sevennet-0", inducing=20, ridge=ridge, **options, **others).fit(alloys[:6])
+        return found, np.concatenate([p.forces.ravel() for p in found.predict(alloys[20:24])])
 
     probed_potential, probed = forces(1e-3, probes=3, exact_forces=False)
     share = probed_potential.fitted_.model.equations.probed_share

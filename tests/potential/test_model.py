@@ -146,7 +146,7 @@ def test_covariance_is_the_posterior_of_the_coefficients(model, test_set):
 
 def test_force_draws_have_the_posterior_covariance(model, test_set):
     """Slopes over many draws against the mixed derivative of the posterior covariance function, by autograd."""
-    one, draws = test_set[torch.tensor([0])], 1000  # fifty at a time, each with Fourier features of its own
+    one, draws = test_set[torch.tensor([0])], 500  # fifty at a time, each with Fourier features of its own
     L = model.basis.features.L
     R_inverse, C = torch.linalg.inv(L @ L.T), torch.linalg.inv(raw_precision(model))
 
@@ -163,7 +163,7 @@ def test_force_draws_have_the_posterior_covariance(model, test_set):
     found = torch.stack([s.flatten() for seed in range(draws // 50) for s, _ in model.force_slopes(one, 50, seed)])
     scale = expected.diagonal().sqrt()
     error = (found.T @ found / draws - expected) / (scale[:, None] * scale[None, :])
-    assert error.abs().max() < 0.2  # sqrt(2 / draws) leaves 0.045
+    assert error.abs().max() < 0.2  # sqrt(2 / draws) leaves 0.063
     assert found.mean(0).abs().max() < 5 * float(scale.max()) / draws**0.5
 
 

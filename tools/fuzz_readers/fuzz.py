@@ -3,7 +3,9 @@
     python tools/fuzz_readers/fuzz.py a.extxyz OUTCAR vasprun.xml a.db --count 10000 --seed 0
 
 Every file must be read, or refused by a DataError, within the seconds given. Bytes are changed, lines are dropped,
-repeated or exchanged, and files are cut.
+repeated or exchanged, and files are cut. Half of the text files are changed outside of their labels only (`labels.py`):
+they must give the labels of the sound file, or be refused or remarked upon. Should a file end the process itself, it is
+the last one in the folder.
 """
 
 import argparse
@@ -12,14 +14,16 @@ import signal
 import sys
 import tempfile
 import traceback
-import warnings
 from collections import Counter
 from pathlib import Path
 
-from mekrr.data import read_structures, validate
+import labels
+from labels import Reading
+
 from mekrr.errors import DataError
 
 SECONDS = 20
+SOUND = ("read", "read, labels as they were", "refused", "remarked upon")
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
@@ -73,8 +77,8 @@ class HangError(Exception):
     """A file took longer than the seconds given."""
 
 
-def outcome(path: Path) -> str:
-    """`read`, `refused`, or the traceback of what went wrong."""
+def outcome(path: Path, expected: Reading | None = None) -> str:
+    """One of SOUND, or what went wrong: a traceback, a hang, or other labels than expected without a word."""
 
     def late(*_: object) -> None:
         raise HangError
@@ -82,9 +86,7 @@ def outcome(path: Path) -> str:
     signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            validate(read_structures(path, require_energy=False), require_energy=False)
+        found = Reading.of(path)
     except DataError:
         return "refused"
     except HangError:
@@ -93,27 +95,45 @@ def outcome(path: Path) -> str:
         return traceback.format_exc()
     finally:
         signal.alarm(0)
-    return "read"
+    if expected is None:
+        return "read"
+    if found.has_labels_of(expected):
+        return "read, labels as they were"
+    return "remarked upon" if found.said - expected.said else "other labels without a word"
 
 
 def fuzz(originals: dict[str, bytes], count: int, seed: int, folder: Path) -> tuple[Counter[str], list[Path]]:
-    """Outcomes by kind, and the files that were neither read nor refused, which are kept in the folder."""
+    """Outcomes by kind, and the files with an outcome that is none of SOUND, which are kept in the folder."""
     draw = random.Random(seed)
     found: Counter[str] = Counter()
     kept = []
+    spans = {name: labels.spans_of(name, content) for name, content in originals.items()}
+    sound = {name: _sound(name, originals[name], folder) for name in originals if spans[name] is not None}
     for k in range(count):
         name = draw.choice(sorted(originals))
         path = folder / str(k) / name
         path.parent.mkdir()
-        path.write_bytes(mutated(originals[name], draw))
-        result = outcome(path)
+        where = spans[name] if draw.random() < 0.5 else None
+        if where is None:
+            path.write_bytes(mutated(originals[name], draw))
+        else:
+            path.write_bytes(labels.changed_elsewhere(originals[name], where, draw))
+        result = outcome(path, None if where is None else sound[name])
         found[result] += 1
-        if result in ("read", "refused"):
+        if result in SOUND:
             path.unlink()
             path.parent.rmdir()
         else:
             kept.append(path)
     return found, kept
+
+
+def _sound(name: str, content: bytes, folder: Path) -> Reading:
+    """What the file gives as it is."""
+    path = folder / "sound" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return Reading.of(path)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ file, and every later use is checked against that record: this detects damage, n
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -112,7 +113,19 @@ def _download(url: str, partial: Path, progress: Progress | None) -> None:
     start, tag = _progress_so_far(partial)
     headers = {"Range": f"bytes={start}-", "If-Range": tag} if start and tag else {}
     request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+    try:
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        with error:
+            if not (start and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
+                raise
+            # Nothing follows the last byte: a kill came after it, before the file got its name.
+            if error.headers.get("Content-Range") == f"bytes */{start}":
+                return
+        partial.unlink()
+        _download(url, partial, progress)
+        return
+    with answer as response:
         # 206 continues; 200 means that the server sends the whole file, because it changed or knows no ranges.
         start = start if response.status == 206 else 0
         length = response.headers.get("Content-Length")

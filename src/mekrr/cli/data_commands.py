@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.table import Table
 
 from mekrr.backbones import Backbone, load_backbone
+from mekrr.backbones.derivatives import energy_forces_stress
 from mekrr.cli.console import out, print_json
 from mekrr.cli.declared import with_options
 from mekrr.cli.inspect import render_inspection
@@ -24,12 +26,13 @@ from mekrr.data import (
     fetch,
     inspect_report,
     read_structures,
+    unit_of_derivatives,
     unit_of_energies,
     validate,
 )
-from mekrr.features import extract
+from mekrr.graph import build_batch
 
-COMPARED = 60  # structures whose energies are compared with the backbone's
+COMPARED = 60  # structures whose labels are compared with the backbone's
 
 data_app = typer.Typer(help="Data sets known by name.", no_args_is_help=True)
 
@@ -38,7 +41,9 @@ data_app = typer.Typer(help="Data sets known by name.", no_args_is_help=True)
 def inspect(
     data: DataArgument,
     keys: LabelKeys,
-    backbone: Annotated[str | None, typer.Option(help="Compare elements and energies with this backbone.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Compare elements, energies, forces and stress with this backbone.")
+    ] = None,
     index: IndexOption = ":",
     json: JsonOption = False,
 ) -> None:
@@ -58,11 +63,25 @@ def inspect(
 
 
 def _beside_backbone(structures: Sequence[Structure], network: Backbone) -> list[Issue]:
-    """What the energies look like beside the backbone's own."""
+    """What energies, forces and stress look like beside the backbone's own."""
     looked_at = structures[:: max(1, len(structures) // COMPARED)]
-    own = extract([s.atoms for s in looked_at], network, [network.layers[0]], None).energies
-    what = None if own is None else unit_of_energies(looked_at, own.cpu().numpy())
-    return [Issue("warning", "units", what)] if what else []
+    own = [
+        energy_forces_stress(network, build_batch([s.atoms], network.cutoff, network.max_neighbours).to(network.device))
+        for s in looked_at
+    ]
+    remarks = [unit_of_energies(looked_at, np.array([float(o.energies[0]) for o in own]))]
+    forces = [(s.forces, o.forces.cpu()) for s, o in zip(looked_at, own, strict=True) if s.forces is not None]
+    # times the volume a stress is dE/d(strain), of the size of the energy
+    stress = [
+        (volume * s.stress, volume * o.stress[0].cpu())
+        for s, o in zip(looked_at, own, strict=True)
+        if s.stress is not None and (volume := s.atoms.get_volume()) > 0
+    ]
+    for label, pairs in (("forces", forces), ("stress", stress)):
+        if pairs:
+            values, theirs = (np.concatenate([np.ravel(one) for one in column]) for column in zip(*pairs, strict=True))
+            remarks.append(unit_of_derivatives(label, values, theirs))
+    return [Issue("warning", "units", words) for words in remarks if words]
 
 
 @data_app.command("list")

@@ -62,14 +62,14 @@ class Beginning:
 
     Attributes:
         atoms: with velocities.
-        step: 0, or that of the last frame of the run that is continued.
+        step: that of the last frame of the run that is continued; None where a run begins.
         time_fs: at that step.
         velocities: "kept", "drawn" or "continued".
         energy: stored with the frame that is continued, eV.
     """
 
     atoms: Atoms
-    step: int
+    step: int | None
     time_fs: float
     velocities: str
     energy: float | None = None
@@ -190,9 +190,9 @@ def _begin(
     if has_velocities(atoms) and not new_velocities:
         if temperature is not None and settings.thermostat is None:
             err.print("[yellow]warning:[/yellow] --temperature is not used: START has velocities (--new-velocities)")
-        return Beginning(atoms, 0, 0.0, "kept")
+        return Beginning(atoms, None, 0.0, "kept")
     draw_velocities(atoms, TEMPERATURE if temperature is None else temperature, settings.seed)
-    return Beginning(atoms, 0, 0.0, "drawn")
+    return Beginning(atoms, None, 0.0, "drawn")
 
 
 def _describe(atoms: Atoms) -> str:
@@ -221,7 +221,7 @@ def _announce(beginning: Beginning, settings: Settings, output: Path, automatic:
         highlight=False,
         markup=False,
     )
-    if beginning.step >= settings.steps:
+    if beginning.step is not None and beginning.step >= settings.steps:
         err.print(f"{output} holds {beginning.step} steps already: raise --steps to go on", soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ from mekrr.data.checking.composition import (
 )
 from mekrr.data.checking.duplicates import duplicate_groups
 from mekrr.data.checking.issues import Issue
-from mekrr.data.checking.magnitudes import unit_of_energies
+from mekrr.data.checking.magnitudes import unit_of_derivatives, unit_of_energies
 from mekrr.data.checking.origins import label_remarks
 from mekrr.data.checking.splits import Split, split
 from mekrr.data.checking.summary import DatasetSummary, inspect_report, summary
@@ -49,6 +49,7 @@ __all__ = [
     "read_structures",
     "split",
     "summary",
+    "unit_of_derivatives",
     "unit_of_energies",
     "validate",
 ]

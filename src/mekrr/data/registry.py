@@ -1,6 +1,7 @@
 """Data sets that can be loaded by name: embedded in the package, or fetched from an archive and checked by hash."""
 
 import gzip
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -128,13 +129,15 @@ def fetch(name: str, cache: str | Path | None = None) -> Path:
     """Path of the file of a data set, downloaded if it is not in the cache yet.
 
     Raises:
-        DataError: when the set is embedded, the network fails, or the hash is wrong.
+        DataError: when the set is embedded, the network fails, the hash is wrong, or another file has its name, which
+            is left as it is.
     """
     entry = _entry(name)
     if entry.is_embedded:
         raise DataError(f"{name} is embedded in mekrr: load_dataset({name!r}) needs no download")
     folder = Path(cache) if cache else platformdirs.user_cache_path("mekrr") / "data"
     target = folder / f"{name}.xyz"
+    _refuse_stranger(target, entry)
     try:
         import pooch
 
@@ -147,6 +150,21 @@ def fetch(name: str, cache: str | Path | None = None) -> Path:
             f"elsewhere and put it at {target}"
         ) from error
     return target
+
+
+def _refuse_stranger(target: Path, entry: DatasetEntry) -> None:
+    """Raise DataError for a file that is not the data set's: pooch would replace it."""
+    if not (target.exists() and entry.sha256):
+        return
+    if not target.is_file():
+        raise DataError(f"{target} is no regular file: move it away, or give another folder (--cache)")
+    with open(target, "rb") as file:
+        received = hashlib.file_digest(file, "sha256").hexdigest()
+    if received != entry.sha256:
+        raise DataError(
+            f"{target} is another file than {entry.name} (SHA-256 {received}, expected {entry.sha256}) and is left "
+            "as it is: move it away, or give another folder (--cache)"
+        )
 
 
 def _entry(name: str) -> DatasetEntry:

@@ -91,11 +91,11 @@ def run(
     atoms: Atoms,
     settings: Settings,
     trajectory: Trajectory | None = None,
-    first_step: int = 0,
+    first_step: int | None = None,
     first_time: float = 0.0,
     on_state: Callable[[State], None] | None = None,
 ) -> Summary:
-    """Integrate from `first_step` to `settings.steps`; the state begun from is watched and, at step 0, written too.
+    """Integrate up to step `settings.steps`; the state begun from is watched and, where nothing is continued, written.
 
     Langevin dynamics without constraints holds the centre of mass fixed (ASE's FixCom is set on the atoms).
 
@@ -103,8 +103,8 @@ def run(
         atoms: with velocities and a calculator; they move.
         settings: see there.
         trajectory: where frames go, None for nowhere.
-        first_step: above 0 to continue a run.
-        first_time: fs, at `first_step`.
+        first_step: of the last frame of the trajectory, 0 included, to continue that run; None begins one.
+        first_time: fs, at that step.
         on_state: called with every state.
 
     Raises:
@@ -113,6 +113,7 @@ def run(
         OSError: when a frame cannot be written.
     """
     degrees_of_freedom(atoms)
+    continued, first_step = first_step is not None, first_step or 0
     integrator = _integrator(atoms, settings, first_step)
     tally = Tally(settings.threshold)
     started = time.perf_counter()
@@ -126,8 +127,8 @@ def run(
             _warn_once(state, tally)
         stopped = past and settings.stop
         last = stopped or step == settings.steps
-        new = step > first_step or step == 0
-        if trajectory is not None and new and (last or step % settings.every == 0):
+        written = continued and made == 0
+        if trajectory is not None and not written and (last or step % settings.every == 0):
             trajectory.append(frame(atoms, state))
         if made == 0:
             started = time.perf_counter()

@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.geometry import complete_cell
 from vesin import NeighborList
 
+from mekrr.data.checking.distances import unsearchable
 from mekrr.typing import Float, Int, ndarray
 
 # The list is asked for slightly more than the cutoff and trimmed here, by the very edge vectors that are used later.
@@ -74,9 +75,9 @@ def find_edges(atoms: Atoms, cutoff: float) -> EdgeList:
 
     Raises:
         ValueError: if there are no atoms, a position or lattice vector is not finite, a periodic direction has no
-            lattice vector, or two atoms coincide.
+            lattice vector, the structure is absurdly large or dense, or two atoms coincide.
     """
-    _check(atoms)
+    _check(atoms, cutoff)
     cell = atoms.cell.array
     # vesin wants three independent lattice vectors; those of open directions only serve its cell list.
     full_cell = cell if np.linalg.matrix_rank(cell) == 3 else complete_cell(cell)
@@ -87,7 +88,7 @@ def find_edges(atoms: Atoms, cutoff: float) -> EdgeList:
     return edges[order].within(atoms.positions, cell, cutoff)
 
 
-def _check(atoms: Atoms) -> None:
+def _check(atoms: Atoms, cutoff: float) -> None:
     if len(atoms) == 0:
         raise ValueError("a structure needs at least one atom; received one without atoms, leave it out")
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
@@ -101,6 +102,8 @@ def _check(atoms: Atoms) -> None:
             f"a periodic direction needs a lattice vector; received pbc={atoms.pbc.tolist()} with zero vectors along "
             f"{np.flatnonzero(missing).tolist()}, set atoms.cell or switch pbc off there"
         )
+    if fault := unsearchable(atoms, cutoff):
+        raise ValueError(f"{atoms.get_chemical_formula()}: {fault}; correct positions, cell or pbc, or drop it")
 
 
 def _refuse_coincident(edges: EdgeList, lengths: Float[ndarray, "edges"]) -> None:

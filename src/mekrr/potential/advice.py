@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mekrr.backbones import Backbone
-from mekrr.data import outside_row_space
+from mekrr.data import outside_row_space, unit_of_derivatives
 from mekrr.errors import DataError, MekrrWarning
 from mekrr.features import DerivativeStore
 from mekrr.potential.fitted import Fitted
@@ -18,11 +18,6 @@ from mekrr.prior import NEEDS_BACKBONE, Compositions
 from mekrr.typing import Tensor
 
 LABELS_LOOKED_AT = 200  # structures whose labels are compared with the backbone's
-FAR_IN_SIZE = 8.0
-SIGNS = {
-    "forces": "forces are minus the gradient of the energy",
-    "stress": "stress here has ASE's sign, positive under tension; give a virial as --virial-key",
-}
 
 
 def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atoms]) -> None:
@@ -51,11 +46,8 @@ def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atom
 
 
 def label_remarks(store: DerivativeStore) -> list[str]:
-    """What derivative labels look like beside the backbone's own: an opposite sign, or another unit.
-
-    A foundation model need not be accurate, but its forces and stresses have the right sign and size.
-    """
-    found = []
+    """What derivative labels look like beside the backbone's own: see `unit_of_derivatives`."""
+    found: list[str] = []
     rows: dict[str, list[Tensor]] = {"forces": [], "stress": []}
     for t in range(min(len(store.keys), LABELS_LOOKED_AT)):
         d = store(t)
@@ -64,20 +56,8 @@ def label_remarks(store: DerivativeStore) -> list[str]:
             rows["stress"].append(torch.stack([d.dft[d.n_forces :], d.own[d.n_forces :]]))
     for name, parts in rows.items():
         dft, own = torch.cat(parts, dim=1) if parts else torch.zeros(2, 0, dtype=torch.float64)
-        sizes = float(dft.norm()), float(own.norm())
-        if min(sizes) == 0.0:
-            continue
-        alike, ratio = float(dft @ own) / (sizes[0] * sizes[1]), sizes[0] / sizes[1]
-        if alike < -0.5:
-            found.append(
-                f"the {name} labels have the opposite sign of the backbone's (correlation {alike:.2f}): "
-                f"{SIGNS[name]}. Fitted to them, the potential would contradict its energies"
-            )
-        elif alike > 0.5 and not 1 / FAR_IN_SIZE < ratio < FAR_IN_SIZE:
-            found.append(
-                f"the {name} labels are {ratio:.3g} times the backbone's in size though alike in direction: look at "
-                f"their unit (--{name}-unit)"
-            )
+        words = unit_of_derivatives(name, dft.numpy(), own.numpy())
+        found += [words] if words else []
     return found
 
 

@@ -8,7 +8,15 @@ from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from mekrr.data import LabelKeys, Structure, load_dataset, read_structures, unit_of_energies, validate
+from mekrr.data import (
+    LabelKeys,
+    Structure,
+    load_dataset,
+    read_structures,
+    unit_of_derivatives,
+    unit_of_energies,
+    validate,
+)
 from mekrr.data.checking.magnitudes import ENERGIES, LENGTHS, per_atom, unit_of_lengths
 
 
@@ -68,6 +76,19 @@ def test_energies_per_atom(mini, own, sizes):
     changed = [replace(mini[k], energy=mini[k].energy / len(mini[k])) for k in keep]
     assert (per_atom(changed) is not None) == (sizes == "mixed")
     assert "look like energies per atom" in unit_of_energies(changed, own[keep])
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [(1.1, None), (-0.5, "opposite sign"), (27.2 / 0.529, "51.4 times"), (0.5 * 0.529 / 27.2, "0.00972 times")],
+)
+@pytest.mark.parametrize("label", ["forces", "stress"])
+def test_derivatives_beside_a_backbone(label, factor, words):
+    own, noise = np.random.default_rng(0).normal(size=(2, 600))
+    found = unit_of_derivatives(label, factor * own, own)
+    assert (found is None) if words is None else (words in found and f"the {label} labels" in found)
+    assert unit_of_derivatives(label, 100 * noise, own) is None
+    assert unit_of_derivatives(label, 0 * own, own) is None
 
 
 def test_noise_says_nothing(mini, own):

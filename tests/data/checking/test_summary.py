@@ -38,6 +38,14 @@ def test_report_is_json_and_survives_broken_structures(frames):
     assert not inspect_report([])["ok"]
 
 
+def test_atoms_of_no_element_are_counted_apart():
+    """Damaged binary files hold atomic numbers in the billions."""
+    (issue,) = inspect_report([from_ase(Atoms([1, 2_000_000_000], [[0, 0, 0], [0, 0, 1]], info={"energy": -1.0}))])[
+        "issues"
+    ]
+    assert (issue["code"], "index 0 (2 atoms, some of no element)" in issue["message"]) == ("no-element", True)
+
+
 def test_rendering_shows_what_was_found(frames):
     structures = [*structures_of(frames), Structure(Atoms("O"), source="b[1].xyz")]
     stream = io.StringIO()

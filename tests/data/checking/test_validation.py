@@ -72,6 +72,8 @@ def test_other_errors(slab):
     assert codes([Structure(Atoms(), 0.0)]) == ["no-atoms"]
     assert codes([Structure(Atoms("X"), 0.0)]) == ["no-element"]
     assert codes([Structure(flat, -1.0)]) == ["cell"]
+    assert codes([Structure(Atoms("HH", [[0, 0, 0], [0, 0, 1e8]]), 0.0)]) == ["extent"]
+    assert codes([Structure(Atoms([1, 300], [[0, 0, 0], [0, 0, 1]]), 0.0)]) == ["no-element"]
     assert codes([Structure(slab)]) == ["no-energy"]
     assert codes([Structure(slab)], require_energy=False) == []
 
@@ -179,9 +181,9 @@ def test_thousands_of_structures_take_seconds():
         atoms = slab.copy()
         atoms.positions += 0.05 * generator.normal(size=(48, 3))
         structures.append(Structure(atoms, -100.0, np.zeros((48, 3)), index=i))
-    start = time.perf_counter()
+    start = time.process_time()  # of this process, whatever else the machine does
     assert validate(structures) == []
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_energies_under_several_keys(frames):

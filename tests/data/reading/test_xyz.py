@@ -1,4 +1,5 @@
 import gzip
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from mekrr.data import read_structures
 from mekrr.data.reading.xyz import iter_xyz
-from mekrr.errors import DataError
+from mekrr.errors import DataError, MekrrWarning
 
 WATER = "3\nenergy=-1\nO 0.000 0.000 0.119\nH 0.000 0.763 -0.477\nH 0.000 -0.763 -0.477"
 
@@ -39,6 +40,25 @@ def test_round_trip(tmp_path_factory, sizes, pbc, seed):
             np.testing.assert_allclose(structure.stress, atoms.get_stress(voigt=False), atol=1e-7)
         else:
             assert structure.stress is None
+
+
+def test_a_row_with_a_number_too_many_is_refused(tmp_path):
+    """ase would read it from the left: the forces behind it would be shifted by one column."""
+    head = "1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1\n"
+    (tmp_path / "a.xyz").write_text(head + "O 0 0 0 1 2 3\n" + head + "O 0 0. 5 0 1 2 3\n")
+    with pytest.raises(DataError, match=r"a\.xyz, index 1: Properties= declares 7 columns, a row has 8"):
+        read_structures(tmp_path / "a.xyz")
+
+
+def test_columns_that_nothing_declares_are_named_once(tmp_path):
+    (tmp_path / "a.xyz").write_text("1\nPropertiesspecies:S:1:pos:R:3:forces:R:3 energy=-1\nO 0 0 0 1 2 3\n" * 3)
+    with pytest.warns(MekrrWarning, match="index 0: its rows have 7 columns, and no Properties=") as caught:
+        assert all(s.forces is None for s in read_structures(tmp_path / "a.xyz"))
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (tmp_path / "b.xyz").write_text(WATER)
+        read_structures(tmp_path / "b.xyz")
 
 
 def test_no_final_newline_is_fine(tmp_path):

@@ -16,6 +16,36 @@ TOO_SHORT = 0.55
 """Fraction of the sum of the covalent radii below which a distance is suspicious (H2 in equilibrium is at 1.2)."""
 
 
+LARGEST = 1e4
+"""Angstrom: searches for neighbours take minutes at 1e5, and at 1e7 they end the process."""
+
+MOST_NEIGHBOURS = 1e5
+"""Of an atom: more than three hundred times those of the densest solids."""
+
+
+def unsearchable(atoms: Atoms, reach: float = REACH) -> str | None:
+    """Why neighbours up to `reach` (Angstrom) must not be looked for, in words: too large an extent, or too dense.
+
+    Args:
+        atoms: with finite positions and cell, and lattice vectors where they are periodic.
+        reach: of the search.
+    """
+    longest = float(np.linalg.norm(atoms.cell.array, axis=1).max())
+    if longest > LARGEST:
+        return f"a lattice vector is {longest:.3g} Angstrom long"
+    normals = np.linalg.pinv(atoms.cell.complete().array).T
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(min=1e-300)
+    extent = float(np.ptp(atoms.positions @ normals[~atoms.pbc].T, axis=0).max(initial=0.0))
+    if extent > LARGEST:
+        return f"atoms are {extent:.3g} Angstrom apart along a direction that is not periodic"
+    heights = np.abs(np.einsum("ij,ij->i", atoms.cell.complete().array, normals))[atoms.pbc]
+    # n atoms in a box of the heights, and a cube of twice the reach around each atom
+    neighbours = len(atoms) * float(np.prod(2 * reach / np.maximum(heights, 1e-12)))
+    if atoms.pbc.any() and neighbours > MOST_NEIGHBOURS:
+        return f"the cell is so small that an atom has some {neighbours:.1g} neighbours within {reach:g} Angstrom"
+    return None
+
+
 def pairs_within_reach(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First atoms, second atoms and distances in Angstrom, each of shape (pairs,), below `REACH`; each pair once."""
     pbc = atoms.pbc.tolist()

@@ -35,9 +35,18 @@ PER_ATOM = "energies per atom"
 ALSO_NEAR = 0.35
 """Logarithm of a factor of 1.4, by which networks are too soft or too stiff: units as near as that are named too."""
 
+FAR_IN_SIZE = 8.0
+"""Times a network's own size at which forces and stress are taken to be in another unit."""
+
+SIGNS = {
+    "forces": "forces are minus the gradient of the energy",
+    "stress": "stress here has ASE's sign, positive under tension; give a virial as --virial-key",
+}
+
 _CUTOFFS = (0.4, 1.2, 3.6, 7.0)
 _NOBLE = (2, 10, 18, 36, 54, 86)
 _ALIKE = 0.6  # correlation from which energies are taken to be of the same matter
+_ALIKE_IN_DIRECTION = 0.5
 _FEWEST = 5
 _BETTER = 10.0  # how much better energies per atom must fit before they are called so
 
@@ -54,6 +63,8 @@ def unit_of_lengths(structures: Sequence[Structure]) -> str | None:
     if len(known) == 0 or len(ratios) < 3:
         return None
     ratio = float(np.median(known))
+    if ratio == 0.0:  # atoms that coincide, which are reported elsewhere
+        return None
     found = [(name, 1 / angstrom) for name, angstrom in LENGTHS.items() if _is_nearer(ratio, 1 / angstrom)]
     if not found and not _is_nearer(ratio, units.Bohr):
         return None
@@ -155,6 +166,35 @@ def unit_of_energies(structures: Sequence[Structure], own: Float[ndarray, "struc
     advice[PER_ATOM] = "multiply them by the number of atoms, mekrr reads total energies"
     causes = "; or ".join(f"they look like {name}: {advice[name]}" for name in names if name != "eV")
     return f"after shifts per element the energies change by {slope:.3g} times the backbone's: {causes}"
+
+
+def unit_of_derivatives(
+    label: str, values: Float[ndarray, "components"], own: Float[ndarray, "components"]
+) -> str | None:
+    """What is odd about forces or stress beside a network's own, in words: an opposite sign, or another unit.
+
+    A foundation model need not be accurate, but its forces and stresses have the right sign and size.
+
+    Args:
+        label: "forces" or "stress".
+        values: all components, eV/Angstrom; of stress, times the volume.
+        own: the network's.
+    """
+    sizes = float(np.linalg.norm(values)), float(np.linalg.norm(own))
+    if min(sizes) == 0.0:
+        return None
+    alike, ratio = float(values @ own) / (sizes[0] * sizes[1]), sizes[0] / sizes[1]
+    if alike < -_ALIKE_IN_DIRECTION:
+        return (
+            f"the {label} labels have the opposite sign of the backbone's (correlation {alike:.2f}): "
+            f"{SIGNS[label]}. Fitted to them, the potential would contradict its energies"
+        )
+    if alike > _ALIKE_IN_DIRECTION and not 1 / FAR_IN_SIZE < ratio < FAR_IN_SIZE:
+        return (
+            f"the {label} labels are {ratio:.3g} times the backbone's in size though alike in direction: look at "
+            f"their unit (--{label}-unit)"
+        )
+    return None
 
 
 def _nearest_units(slope: float, factors: dict[str, float]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import chemical_symbols
 
+from mekrr.data.checking.distances import unsearchable
 from mekrr.data.reading.labels import why_no_energy
 from mekrr.data.reading.structure import Structure
 
@@ -86,6 +87,7 @@ SOUND = (
     Rule("shape", _shape, "correct the file, or name the key that holds this label"),
     Rule("not-finite", _not_finite, "remove the structure or repeat the calculation"),
     Rule("cell", _improper_cell, "correct the cell, or the periodic directions (pbc)"),
+    Rule("extent", lambda s: unsearchable(s.atoms), "correct the positions, the cell or the periodic directions"),
     Rule("no-volume", _no_volume, "leave the stress out (None), or correct the periodic directions (pbc)"),
     Rule("weight", _weight, "give every structure a positive, finite weight"),
 )

@@ -16,7 +16,7 @@ from mekrr.data.checking.references import composition_residuals
 from mekrr.data.checking.soundness import is_sound
 from mekrr.data.checking.validation import validate
 from mekrr.data.reading.drawer import FOUND
-from mekrr.data.reading.structure import Structure
+from mekrr.data.reading.structure import Structure, formula
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def summary(structures: Sequence[Structure]) -> DatasetSummary:
         n_atoms=sum(sizes),
         sizes=_sizes(sizes),
         elements=_elements(structures),
-        compositions=_count(s.atoms.get_chemical_formula() for s in structures),
+        compositions=_count(formula(s.atoms) for s in structures),
         periodicity=_count("".join("FT"[int(p)] for p in s.atoms.pbc) for s in structures),
         isolated_atoms={s.atoms.get_chemical_formula(): s.energy for s in sound if is_isolated_atom(s)},
         labels=_labels(structures),
@@ -120,7 +120,8 @@ def _sizes(sizes: Sequence[int]) -> dict[str, float]:
 def _elements(structures: Sequence[Structure]) -> dict[str, int]:
     counts = np.zeros(len(chemical_symbols), dtype=int)
     for structure in structures:
-        counts += np.bincount(structure.species, minlength=len(chemical_symbols))
+        z = structure.species
+        counts += np.bincount(z[(z >= 0) & (z < len(chemical_symbols))], minlength=len(chemical_symbols))
     return {chemical_symbols[z]: int(counts[z]) for z in np.flatnonzero(counts)}
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from ase import Atoms
 
 from mekrr.data.reading.drawer import FOUND, ORIGINS, STORED, Drawer, origin_of
-from mekrr.data.reading.structure import Structure
+from mekrr.data.reading.structure import Structure, formula
 from mekrr.data.reading.units import energy_factor, force_factor, length_factor, stress_factor
 from mekrr.declared import option
 from mekrr.errors import DataError
@@ -89,7 +89,7 @@ def from_ase(atoms: Atoms, keys: LabelKeys | None = None, source: str = "", inde
         DataError: when a label is not a number or has the wrong shape.
     """
     keys = keys or LabelKeys()
-    where = f"{source or 'structure'}, index {index} ({atoms.get_chemical_formula()})"
+    where = f"{source or 'structure'}, index {index} ({formula(atoms)})"
     drawer = Drawer(atoms, where)
     factors = keys.factors()
     choice = _Choice.of(drawer, keys)
@@ -277,9 +277,10 @@ def _stress(
     stress = drawer.array(choice.stress, factors["stress"], shapes)
     virial = drawer.array(choice.virial, factors["virial"], shapes)
     key = choice.virial if stress is None else choice.stress
-    volume = abs(np.linalg.det(geometry.cell.array))
     if stress is None and virial is None:
         return None, None, {}
+    with np.errstate(all="ignore"):  # a cell that is not finite is reported by what checks it
+        volume = abs(np.linalg.det(geometry.cell.array))
     if not geometry.pbc.all() or volume == 0.0:
         return None, None, {"stress_left_out": key}
     implied = None if virial is None else -_symmetric(virial) / volume

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from mekrr.typing import Float, ndarray
 
@@ -44,4 +45,10 @@ class Structure:
     @property
     def where(self) -> str:
         """How an error message names this structure."""
-        return f"{self.source or 'structure'}, index {self.index} ({self.atoms.get_chemical_formula()})"
+        return f"{self.source or 'structure'}, index {self.index} ({formula(self.atoms)})"
+
+
+def formula(atoms: Atoms) -> str:
+    """The chemical formula; of atoms that are of no element, which damaged files hold, only how many there are."""
+    is_element = (atoms.numbers >= 0) & (atoms.numbers < len(chemical_symbols))
+    return str(atoms.get_chemical_formula()) if is_element.all() else f"{len(atoms)} atoms, some of no element"

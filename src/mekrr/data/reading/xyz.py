@@ -7,6 +7,7 @@ file) and takes a blank line for the end of the file, so that everything after i
 import io
 import itertools
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,25 +17,38 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_properties
+from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import open_with_compression
 
-from mekrr.errors import DataError
+from mekrr.errors import DataError, MekrrWarning
 
 
 def iter_xyz(path: Path) -> Iterator[Atoms]:
     """The frames of an .xyz or .extxyz file, which may be compressed.
 
     Raises:
-        DataError: when the file is no XYZ file, a frame is cut short or cannot be parsed.
+        DataError: when the file is no XYZ file, a frame is cut short or cannot be parsed, or has other columns than it
+            declares.
     """
+    is_warned = False
     with open_with_compression(str(path), "rt") as file:
-        for index, text in enumerate(_iter_frames(path, file)):
-            yield _parse(path, index, text)
+        for index, text in enumerate(map(_nine_numbers, _iter_frames(path, file))):
+            atoms = _parse(path, index, text)
+            declared, found = _columns(text)
+            if declared is None and found and not is_warned:
+                is_warned = True
+                _warn_of_unread_columns(path, index, found[0])
+            elif declared is not None and found:
+                raise DataError(
+                    f"{path}, index {index}: Properties= declares {declared} columns, a row has {found[0]}; correct or "
+                    "remove this frame"
+                )
+            yield atoms
 
 
 def _parse(path: Path, index: int, text: str) -> Atoms:
     try:
-        atoms = cast(Atoms, ase.io.read(io.StringIO(_nine_numbers(text)), format="extxyz", index=0))
+        atoms = cast(Atoms, ase.io.read(io.StringIO(text), format="extxyz", index=0))
     except Exception as error:  # ase raises anything here, from KeyError to AssertionError
         raise DataError(
             f"{path}, index {index}: this frame is malformed: {reason(error)}; correct or remove it"
@@ -44,6 +58,28 @@ def _parse(path: Path, index: int, text: str) -> Atoms:
     return atoms
 
 
+def _columns(text: str) -> tuple[int | None, list[int]]:
+    """How many columns a frame declares, None where it does not, and how many its rows have if not so many.
+
+    ase reads rows from the left and leaves the rest: a number too many would shift all columns behind it.
+    """
+    _, comment, *rows = text.split("\n")
+    properties = key_val_str_to_dict(comment).get("Properties")
+    declared = None if properties is None else sum(int(width) for width in str(properties).split(":")[2::3])
+    counts = (len(row.split()) for row in rows if row.strip())
+    return declared, [count for count in counts if count != (declared or _PLAIN_COLUMNS)]
+
+
+def _warn_of_unread_columns(path: Path, index: int, count: int) -> None:
+    warnings.warn(
+        f"{path}, index {index}: its rows have {count} columns, and no Properties= says what they hold: element and "
+        "position are read, the rest is not",
+        MekrrWarning,
+        stacklevel=2,
+    )
+
+
+_PLAIN_COLUMNS = 4
 _COLUMNS = re.compile(r"\w+:[SRIL]:\d+(:\w+:[SRIL]:\d+)*")
 _TENSOR = re.compile(r"""(?<![\w-])(stress|virial)=(["'{\[])([^"'}\]]*)["'}\]]""")
 _VOIGT = (0, 5, 4, 5, 1, 3, 4, 3, 2)  # of a symmetric matrix, row by row
