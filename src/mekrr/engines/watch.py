@@ -161,7 +161,10 @@ class Watch:
         ]
         lines.append(f"{figures.past} steps past the threshold of {figures.threshold:.3g} meV/atom")
         if self._file is not None:
-            lines.append(f"wrote {self.n_written} structures to label to {self._file.path}")
+            path, n = self._file.path, self.n_written
+            lines.append(
+                f"wrote {n} structures to label to {path}" if n else f"nothing to label: {path} was not written"
+            )
         return lines
 
 
