@@ -263,6 +263,36 @@ def test_an_interrupt_ends_the_run(potential, tmp_path):
         signal.signal(signal.SIGALRM, before)
 
 
+def test_an_interrupt_outside_the_potential_is_not_lost(potential, tmp_path, monkeypatch):
+    """It arrives in the part of the callback that is LAMMPS' own, where no exception gets out."""
+    lmp, _ = started(copper_gold(), tmp_path)
+    attached = attach(lmp, potential, watch=NO_WATCH)
+    attached.command("fix 1 all nve")
+    darray = type(lmp.numpy).darray
+    calls = []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return darray(self, *arguments)
+
+    monkeypatch.setattr(type(lmp.numpy), "darray", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        attached.command("run 100000")
+    assert 0 < lmp.extract_global("ntimestep") < 10
+
+
+def test_an_integrator_that_never_calls_the_potential_is_refused(potential, tmp_path):
+    lmp, _ = started(copper_gold(), tmp_path)
+    attached = attach(lmp, potential, watch=NO_WATCH)
+    attached.command("fix 1 all nve")
+    attached.command("run_style respa 2 2")
+    with pytest.raises(EngineError, match="run_style respa leaves fix external out"):
+        attached.command("run 10")
+    assert lmp.extract_global("ntimestep") <= 1
+
+
 def test_what_lammps_refuses_is_said_in_its_words(potential, tmp_path):
     lmp, _ = started(copper_gold(), tmp_path)
     attached = attach(lmp, potential, watch=NO_WATCH)
