@@ -258,7 +258,7 @@ def test_an_interrupt_ends_the_run(potential, tmp_path):
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with pytest.raises(KeyboardInterrupt):
-            attached.command("run 100000")
+            attached.command("run 300")
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -279,7 +279,7 @@ def test_an_interrupt_outside_the_potential_is_not_lost(potential, tmp_path, mon
 
     monkeypatch.setattr(type(lmp.numpy), "darray", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        attached.command("run 100000")
+        attached.command("run 300")
     assert 0 < lmp.extract_global("ntimestep") < 10
 
 
