@@ -11,11 +11,23 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mekrr.backbones import Backbone
 from mekrr.graph import SkinnedGraph
 from mekrr.potential import KernelPotential, MekrrWarning, Wanted, evaluate_graph
 from mekrr.potential.prediction import predictions_of
 
 DEFAULT_SKIN = 0.5  # Angstrom
+
+
+def warn_of_capped_neighbours(backbone: Backbone) -> None:
+    """Say what a cap on the number of neighbours does to dynamics."""
+    if backbone.max_neighbours is not None:
+        warnings.warn(
+            f"{backbone.name} keeps the {backbone.max_neighbours} nearest neighbours of an atom: the energy jumps "
+            "where a neighbour enters or leaves them, so dynamics do not conserve energy exactly",
+            MekrrWarning,
+            stacklevel=3,
+        )
 
 
 class Results(dict[str, Any]):
@@ -90,14 +102,7 @@ class Calculator(AseCalculator):
         self.potential = potential
         self.uncertainty = uncertainty
         self.skin = skin
-        backbone = potential.backbone
-        if backbone.max_neighbours is not None:
-            warnings.warn(
-                f"{backbone.name} keeps the {backbone.max_neighbours} nearest neighbours of an atom: the energy jumps "
-                "where a neighbour enters or leaves them, so dynamics do not conserve energy exactly",
-                MekrrWarning,
-                stacklevel=2,
-            )
+        warn_of_capped_neighbours(potential.backbone)
         self._make_own()
 
     def _make_own(self) -> None:

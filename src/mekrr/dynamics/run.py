@@ -1,7 +1,6 @@
 """The loop: integrate, watch, write."""
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +18,6 @@ from mekrr.dynamics.settings import Settings
 from mekrr.dynamics.start import degrees_of_freedom, temperature
 from mekrr.dynamics.trajectory import Trajectory
 from mekrr.dynamics.watch import Tally, refuse_leaps, require_finite
-from mekrr.potential import MekrrWarning
 
 WRITTEN_RESULTS = ("energy", "forces", "stress")
 
@@ -124,7 +122,8 @@ def run(
         require_finite(atoms, step)
         state, past = _observe(atoms, step, first_time + made * settings.timestep, tally)
         if past and not settings.stop:
-            _warn_once(state, tally)
+            assert state.deviation is not None
+            tally.warn_once(f"step {step} ({state.time_fs:g} fs)", state.deviation)
         stopped = past and settings.stop
         last = stopped or step == settings.steps
         written = continued and made == 0
@@ -197,18 +196,6 @@ def _observe(atoms: Atoms, step: int, time_fs: float, tally: Tally) -> tuple[Sta
     std = atoms.calc.results.get("energy_std")
     past = tally.add(step, time_fs / 1000, warm, 1000 * total / n, None if std is None else 1000 * std / n)
     return State(step, time_fs, warm, energy, total, std, n, tally.trend.slope), past
-
-
-def _warn_once(state: State, tally: Tally) -> None:
-    if tally.past > 1:
-        return
-    warnings.warn(
-        f"step {state.step} ({state.time_fs:g} fs): the deviation of the energy, {state.deviation:.3g} meV/atom, is "
-        f"past the threshold of {tally.threshold:.3g}: the structure is unlike the training data. Later ones are "
-        "counted, not named",
-        MekrrWarning,
-        stacklevel=3,
-    )
 
 
 def _summary(

@@ -41,12 +41,19 @@ class SkinnedGraph:
         Raises:
             ValueError: if the structure is unusable, see `find_edges`.
         """
+        return assemble_batch([atoms], [self.edges(atoms)])
+
+    def edges(self, atoms: Atoms) -> EdgeList:
+        """The edges of `atoms` as they are now, for a batch with others.
+
+        Raises:
+            ValueError: if the structure is unusable, see `find_edges`.
+        """
         if self._edges is None or not self._still_valid(atoms):
             self._edges = find_edges(atoms, self.cutoff + self.skin)
             self._reference = atoms.copy()
             self.n_searches += 1
-        edges = self._edges.within(atoms.positions, atoms.cell.array, self.cutoff, self.max_neighbours)
-        return assemble_batch([atoms], [edges])
+        return self._edges.within(atoms.positions, atoms.cell.array, self.cutoff, self.max_neighbours)
 
     def _still_valid(self, atoms: Atoms) -> bool:
         reference = self._reference
