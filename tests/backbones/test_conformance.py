@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from mekrr.backbones import available_backbones, load_backbone
+from mekrr.backbones import LinearMap, available_backbones, load_backbone, tapped
 from mekrr.backbones.schnet import SchNet
 from mekrr.testing import check_backbone
 
@@ -48,6 +48,8 @@ class Faulty(SchNet):
         self.calls = 0
         if fault == "wrong widths":
             self.layer_widths = dict.fromkeys(self.layers, 23)
+        if fault == "a map that nobody meets":
+            self.linear_maps = (*self.linear_maps, LinearMap("ghost", 2, 2, 1))
 
     def forward(self, graph, edge_vectors, layers, energies=True):
         if self.fault == "no checks":
@@ -74,6 +76,10 @@ class Faulty(SchNet):
             atomic = atomic / graph.n_atoms[graph.structure]
         if self.fault == "energy with a constant part":
             atomic = atomic + 1.0 / graph.n_atoms[graph.structure]
+        if self.fault == "weights that reach nothing":
+            with tapped(None):
+                plain = super().forward(graph, edge_vectors, layers).atomic_energies
+            atomic = atomic.detach() + plain - plain.detach()
         if self.fault == "detached energy":
             atomic = atomic.detach() + 0 * edge_vectors.sum()
         return dataclasses.replace(output, features=changed, atomic_energies=atomic)
@@ -104,6 +110,8 @@ def _degree(graph):
         ("intensive energy", "energies differ|forces|one by one"),
         ("energy with a constant part", "supercell's energies differ"),
         ("detached energy", "forces differ"),
+        ("a map that nobody meets", "linear_maps promises"),
+        ("weights that reach nothing", "the tangent along a change of the weights|does not require grad"),
     ],
 )
 def test_a_fault_is_found(small_schnet, fault, message):

@@ -11,6 +11,7 @@ from ase.build import make_supercell
 from mekrr.backbones import Backbone, BackboneOutput
 from mekrr.backbones.derivatives import edge_directions, energy_forces_stress, linearise
 from mekrr.graph import GraphBatch, build_batch
+from mekrr.testing.linear_maps import check_linear_maps
 from mekrr.typing import Float, Tensor
 
 Curve = Callable[[float], Tensor]
@@ -29,7 +30,8 @@ def check_backbone(backbone: Backbone, species: Sequence[int] | None = None, see
     Checked on rattled structures (bulk, slab, molecule, single atom): declared layers and widths, finite values,
     determinism, that inputs are left alone, batch = one by one, invariance under permutation, translation, lattice
     translation, rotation and supercells, derivatives of features against finite differences in reverse and (where
-    `forward_mode` is True) forward mode, and forces and stress against finite differences of the energy.
+    `forward_mode` is True) forward mode, forces and stress against finite differences of the energy, and what a change
+    of the weights of `linear_maps` does.
 
     Args:
         backbone: to check.
@@ -294,6 +296,10 @@ def _energy(case: _Case, atoms: Atoms) -> Float[Tensor, "1"]:
     return energies.double().cpu().sum().reshape(1)
 
 
+def _check_linear_maps(case: _Case) -> None:
+    check_linear_maps(case, case.graph(case.bulk(), case.molecule()))
+
+
 def _check_refusals(case: _Case) -> None:
     graph = case.graph(case.molecule())
     for arguments, what in (
@@ -324,4 +330,5 @@ _CHECKS: tuple[Callable[[_Case], None], ...] = (
     _check_supercell,
     _check_feature_derivatives,
     _check_forces_and_stress,
+    _check_linear_maps,
 )
