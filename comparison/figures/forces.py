@@ -9,6 +9,9 @@ more     the same 70, tested on the 130 others
 random   systematic without frames that have a force component of 10 eV/A or more (396 left),
          default_rng(7).permutation, 300 to train, the rest to test
 mlearn   mlearn_cu: training.extxyz against test.extxyz
+molybdenum  mlearn_mo: the same
+ethanol  the first 200 of default_rng(0).permutation(1000) of its training file, against its test file
+heated   mlearn_cu: dynamics at 300 K to train, at 1,000 K to test
 segments trained on intact formate (segments 0, 1, 4 of systematic), tested on 5, 6, 8 of selected
 """
 
@@ -49,13 +52,29 @@ def mlearn(folder):
     return tuple(mekrr.read_structures(folder / f"mlearn_cu/{part}.extxyz.gz") for part in ("training", "test"))
 
 
+def molybdenum(folder):
+    return tuple(mekrr.read_structures(folder / f"mlearn_mo/{part}.extxyz.gz") for part in ("training", "test"))
+
+
+def ethanol(folder):
+    train, test = (mekrr.read_structures(folder / f"ethanol/{part}.extxyz.gz") for part in ("training", "test"))
+    return [train[i] for i in np.random.default_rng(0).permutation(1000)[:200]], test
+
+
+def heated(folder):
+    found = [s for part in mlearn(folder) for s in part]
+    temperatures = [str(s.info.get("temperature")).removesuffix("K").strip() for s in found]
+    return tuple([s for s, at in zip(found, temperatures, strict=True) if at in names] for names in (COLD, WARM))
+
+
 def segments(folder):
     train = calm(mekrr.read_structures(folder / "cu_formate/systematic.extxyz.gz"))
     test = calm(mekrr.read_structures(folder / "cu_formate/selected.extxyz.gz"))
     return [s for s in train if s.info["segment"] in (0, 1, 4)], [s for s in test if s.info["segment"] in (5, 6, 8)]
 
 
-TASKS = {"few": few, "more": more, "random": random, "mlearn": mlearn, "segments": segments}
+COLD, WARM = ("300", "300.0"), ("1000", "1000.0")
+TASKS = {task.__name__: task for task in (few, more, random, mlearn, molybdenum, ethanol, heated, segments)}
 
 
 def value(text):
@@ -98,7 +117,15 @@ if __name__ == "__main__":
                 "n_test": len(test),
                 "chosen": {
                     k: facts["search"]["best"][k]
-                    for k in ("layers", "prior", "length_scale", "species_weight", "ridge", "force_weight")
+                    for k in (
+                        "layers",
+                        "prior",
+                        "length_scale",
+                        "species_weight",
+                        "tangent_share",
+                        "ridge",
+                        "force_weight",
+                    )
                 },
                 "leave_one_out": {k: v for k, v in facts["leave_one_out"].items() if k != "worst"},
                 "solver": facts["solver"],

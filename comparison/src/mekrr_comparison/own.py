@@ -68,6 +68,7 @@ class Automatic(Method):
             "prior": fitted.prior.name,
             "embedding": fitted.embedding,
             "species_weight": fitted.species_weight,
+            "tangent_share": fitted.tangent_share,
             "length_scale": fitted.length_scale,
             "ridge": fitted.ridge,
             "leave_one_out": {key: value for key, value in loo.items() if key != "worst"},

@@ -20,8 +20,11 @@ NOTE = (
 )
 
 
+WITH_FORCES = ("mekrr", "mekrr-sparse")
+
+
 class Ablation(Task):
-    """Features, layers, kernel, embedding, species weight and prior."""
+    """Features, layers, kernel and its components, embedding, species weight and prior."""
 
     name: ClassVar[str] = "ablation"
     title: ClassVar[str] = "What each ingredient is worth"
@@ -38,7 +41,8 @@ class Ablation(Task):
         splits = [divide(data.structures, inputs.sizes, seed, inputs.group) for seed in inputs.seeds]
         cells = []
         for method in self.chosen_methods(inputs):
-            for ingredient, choice, options in variants(inputs.backbone):
+            forces = method in WITH_FORCES and any(s.forces is not None for s in data.structures)
+            for ingredient, choice, options in variants(inputs.backbone, forces):
                 labels = {"ingredient": ingredient, "choice": choice}
                 for parts, seed in zip(splits, inputs.seeds, strict=True):
                     cells.append(inputs.cell(method, labels, parts, seed, options=options))
@@ -49,9 +53,14 @@ class Ablation(Task):
         return Finding([main_table(results, "Errors", NOTE)], _panels(results))
 
 
-def variants(spec: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """Ingredient, choice and options of every variant for a backbone."""
+def variants(spec: str, forces: bool = False) -> list[tuple[str, str, dict[str, Any]]]:
+    """Ingredient, choice and options of every variant for a backbone; the tangent kernel's where forces are fitted."""
     backbone = load_backbone(spec)
+    components: list[tuple[str, str, dict[str, Any]]] = [
+        ("components", "features", {"tangent_share": 0.0}),
+        ("components", "tangent", {"tangent_share": 0.999}),
+        ("components", "both", {}),
+    ]
     priors = [name for name in PRIORS if backbone.has_energy or name not in NEEDS_BACKBONE]
     return [
         ("everything", "auto", {}),
@@ -60,6 +69,7 @@ def variants(spec: str) -> list[tuple[str, str, dict[str, Any]]]:
         *(("layers", name, {"layers": [name]}) for name in backbone.layers),
         ("layers", "all", {"layers": list(backbone.layers)}),
         *(("kernel", name, {"kernel": name}) for name in ("gaussian", "linear")),
+        *(components if forces and backbone.linear_maps else []),
         *(("embedding", name, {"embedding": name}) for name in ("sum", "mean")),
         ("species weight", "0: one for all", {"species_weight": 0.0}),
         ("species weight", "1: one each", {"species_weight": 1.0}),
