@@ -5,12 +5,13 @@ from pathlib import Path
 import mekrr
 from mekrr.data import LabelKeys
 from mekrr.declared import as_table
+from mekrr.engines import WatchOptions
 from mekrr.potential import FitOptions
 
 # Tables of options are made from their declarations.
 tables = Path(__file__).parent / "_options"
 tables.mkdir(exist_ok=True)
-for name, kind in (("fit", FitOptions), ("labels", LabelKeys)):
+for name, kind in (("fit", FitOptions), ("labels", LabelKeys), ("watch", WatchOptions)):
     (tables / f"{name}.md").write_text(as_table(kind), encoding="utf-8")
 
 project = "mekrr"

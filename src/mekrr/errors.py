@@ -13,6 +13,10 @@ class BackboneUnavailableError(MekrrError):
     """A backbone is unknown, its package is not installed or its weights are not there."""
 
 
+class EngineError(MekrrError):
+    """A simulation program is not installed, too old, or cannot run what it was given."""
+
+
 class ModelFileError(MekrrError):
     """A model file is truncated, of a newer format, or belongs to another backbone."""
 

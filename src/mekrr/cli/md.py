@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mekrr.calculators import Calculator
 from mekrr.cli.console import err, out, print_json
-from mekrr.cli.options import DeviceOption, JsonOption, ModelArgument, TrustOption, number_or_word
+from mekrr.cli.options import STOPPED_CODE, DeviceOption, JsonOption, ModelArgument, TrustOption, number_or_word
 from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_output
 from mekrr.cli.tables import number
 from mekrr.dynamics import (
@@ -36,9 +36,6 @@ from mekrr.dynamics.settings import FRICTION, TEMPERATURE, TIMESTEP
 from mekrr.potential import KernelPotential
 
 AUTO = "auto"
-STOPPED_CODE = 3
-"""Exit code of a run that --on-threshold stop ended."""
-
 REFRESH = 0.1  # seconds between two updates of the progress line
 
 

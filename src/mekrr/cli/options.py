@@ -15,6 +15,12 @@ DeviceOption = Annotated[str, typer.Option("--device", help="Where the backbone 
 TrustOption = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Unpickle weights given by path: only for files you made or trust.")
 ]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", help="Threads of an evaluation; one is fastest below some hundred atoms.")
+]
+
+STOPPED_CODE = 3
+"""Exit code of a run that --on-threshold stop ended."""
 
 
 def number_or_word(value: str, name: str, words: tuple[str, ...]) -> str | float:

@@ -8,8 +8,8 @@ import typer
 
 from mekrr.cli.console import err, out, print_json
 from mekrr.cli.declared import with_options
-from mekrr.cli.md import STOPPED_CODE, describe
-from mekrr.cli.options import DeviceOption, JsonOption, ModelArgument, TrustOption
+from mekrr.cli.md import describe
+from mekrr.cli.options import STOPPED_CODE, DeviceOption, JsonOption, ModelArgument, ThreadsOption, TrustOption
 from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_output
 from mekrr.dynamics import read_start
 from mekrr.engines import Evaluator, Watch, WatchOptions
@@ -39,7 +39,7 @@ def serve(
     force_uncertainty: Annotated[
         bool, typer.Option("--force-uncertainty", help="Send the deviation of each force component too.")
     ] = False,
-    threads: Annotated[int, typer.Option("--threads", help="To compute with.")] = 1,
+    threads: ThreadsOption = 1,
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
@@ -59,7 +59,8 @@ def serve(
         wanted = Wanted(energy_std=watching.deviations, forces_std=force_uncertainty)
         watch = Watch(watching, potential.fitted_.record)
         provider = Provider(Evaluator(potential, wanted, threads), atoms, watch)
-        _announce(address, watch, threads)
+        err.print(f"connected to i-PI at {address}", soft_wrap=True, highlight=False, markup=False)
+        err.print(watch.announcement(), soft_wrap=True, highlight=False, markup=False)
         client = Client(wire, provider)
         started = time.perf_counter()
         try:
@@ -85,14 +86,6 @@ def _address(unix: str | None, host: str | None, port: int | None) -> Address:
     if host is not None:
         raise ValueError("--host belongs to --port; a Unix socket is on this machine")
     return Address(unix)
-
-
-def _announce(address: Address, watch: Watch, threads: int) -> None:
-    threshold = watch.figures.threshold
-    watched = "no deviations"
-    if threshold is not None:
-        watched = f"threshold {threshold:.3g} meV/atom (past it: {'the run ends' if watch.stop else 'a warning'})"
-    err.print(f"connected to i-PI at {address}; threads: {threads}; {watched}", soft_wrap=True, highlight=False)
 
 
 def _say(client: Client, provider: Provider, seconds: float, json: bool) -> None:

@@ -99,6 +99,20 @@ class Evaluator:
         """Longest edge that is needed, Angstrom."""
         return self._backbone.cutoff
 
+    def check_species(self, numbers: ndarray) -> None:
+        """Refuse elements the potential cannot treat; warn of what only the prior covers, once for a composition.
+
+        Args:
+            numbers: atomic numbers of the atoms, in any order.
+
+        Raises:
+            DataError: see KernelPotential.check_species.
+        """
+        key = np.sort(numbers).tobytes()
+        if key not in self._checked:
+            self.potential.check_species([Atoms(numbers)])
+            self._checked.add(key)
+
     def __call__(self, structures: Sequence[Atoms]) -> list[Found]:
         """Evaluate structures, in one pass where they fit into one batch.
 
@@ -112,7 +126,7 @@ class Evaluator:
             ValueError: when a structure is unusable (atoms coincide, positions that are no numbers).
         """
         for atoms in structures:
-            self._check_species(atoms.numbers)
+            self.check_species(atoms.numbers)
         self._graphs += [self._new_graph() for _ in range(len(structures) - len(self._graphs))]
         found: list[Found] = []
         for batch in batches([len(atoms) for atoms in structures], BATCH_ATOMS):
@@ -132,7 +146,7 @@ class Evaluator:
                 f"{self._backbone.name} keeps the {self._backbone.max_neighbours} nearest neighbours of an atom: it "
                 "cannot take the edges of an engine; give it structures"
             )
-        self._check_species(graph.species.cpu().numpy())
+        self.check_species(graph.species.cpu().numpy())
         return self._evaluate(graph)
 
     def _evaluate(self, graph: GraphBatch) -> Evaluated:
@@ -141,13 +155,6 @@ class Evaluator:
 
     def _new_graph(self) -> SkinnedGraph:
         return SkinnedGraph(self._backbone.cutoff, self._skin, self._backbone.max_neighbours)
-
-    def _check_species(self, numbers: ndarray) -> None:
-        """Once for each composition, not at each step."""
-        key = np.sort(numbers).tobytes()
-        if key not in self._checked:
-            self.potential.check_species([Atoms(numbers)])
-            self._checked.add(key)
 
 
 def _cut(found: Evaluated) -> list[Found]:

@@ -58,7 +58,7 @@ class Provider:
     """
 
     def __init__(self, evaluator: Evaluator, template: Atoms, watch: Watch) -> None:
-        evaluator.potential.check_species([template])
+        evaluator.check_species(template.numbers)
         self._evaluator = evaluator
         self._numbers = template.numbers.copy()
         self._empty_axes = np.flatnonzero(~template.pbc)

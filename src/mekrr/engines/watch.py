@@ -92,7 +92,8 @@ class Watch:
 
     def __init__(self, options: WatchOptions, record: Record) -> None:
         threshold = options.threshold
-        if threshold == AUTO:
+        self._automatic = threshold == AUTO
+        if self._automatic:
             threshold = default_threshold(record)
         self.figures = Deviations(None if isinstance(threshold, str) else threshold)
         self.stop = options.on_threshold == STOP
@@ -100,7 +101,8 @@ class Watch:
         self.stopped = False
         self._file = None if options.label_to is None else Trajectory(Path(options.label_to))
         self._spacing = options.label_every or SPACING
-        self._last_written: int | None = None
+        # Counted here: an engine may set its own number of the step back.
+        self._n_seen = self._next_written = 0
 
     def see(self, atoms: Atoms, found: Found, step: int) -> bool:
         """Take one state; whether the run shall stop.
@@ -116,17 +118,26 @@ class Watch:
         """
         refuse_nonfinite(atoms, found.energy, found.forces, f"step {step}")
         deviation = found.deviation
+        self._n_seen += 1
         if not self.figures.take(step, deviation):
             return False
         assert deviation is not None
-        if self._file is not None and (self._last_written is None or step - self._last_written >= self._spacing):
+        if self._file is not None and self._n_seen >= self._next_written:
             self._file.append(labelled_by_nobody(atoms, found, step))
-            self._last_written = step
+            self._next_written = self._n_seen + self._spacing
             self.n_written += 1
         if not self.stop:
             self.figures.warn_once(f"step {step}", deviation)
         self.stopped = self.stop
         return self.stop
+
+    def announcement(self) -> str:
+        """What is watched for, in words."""
+        if self.figures.threshold is None:
+            return "no deviations are computed"
+        source = "3 leave-one-out deviations of the training; " if self._automatic else ""
+        past = "the run stops" if self.stop else "a warning"
+        return f"threshold: {self.figures.threshold:.3g} meV/atom ({source}past it: {past})"
 
     def as_dict(self) -> dict[str, Any]:
         """The figures, for JSON."""

