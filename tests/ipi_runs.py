@@ -49,8 +49,8 @@ INPUT = """
   </system>
 </simulation>
 """
-SOCKET = """<ffsocket name='mekrr' mode='unix' pbc='true'>
-    <address>{address}</address> <exit_on_disconnect>True</exit_on_disconnect> <batch_size>{batch}</batch_size>
+SOCKET = """<ffsocket name='mekrr' mode='{mode}' pbc='true'>
+    {address} <exit_on_disconnect>True</exit_on_disconnect> <batch_size>{batch}</batch_size>
   </ffsocket>"""
 DIRECT = """<ffdirect name='mekrr' threaded='{threaded}'>
     <pes>custom</pes> <pes_path>{path}</pes_path> <batch_size>{batch}</batch_size> <parameters>{parameters}</parameters>
@@ -131,5 +131,6 @@ def provider_of(potential, template, **options):
 
 def answer(address, provider, wait=30.0):
     """Answer what is asked there; whether it ended with a goodbye."""
-    with Wire(Address(address).connect(wait)) as wire:
+    address = Address(address) if isinstance(address, str) else address
+    with Wire(address.connect(wait)) as wire:
         return Client(wire, provider).run()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,8 +19,6 @@ from mekrr.engines import ipi_client
 pytest.importorskip("sevenn")
 pytestmark = needs_ipi
 
-MEGAPASCAL = 160217.66  # in eV/Angstrom^3
-
 
 @pytest.fixture
 def name(tmp_path):
@@ -28,7 +27,16 @@ def name(tmp_path):
 
 
 def socket_of(name, batch=1):
-    return SOCKET.format(address=name, batch=batch)
+    return SOCKET.format(mode="unix", address=f"<address>{name}</address>", batch=batch)
+
+
+def network_of(port):
+    return SOCKET.format(mode="inet", address=f"<address>localhost</address> <port>{port}</port>", batch=1)
+
+
+def free_port():
+    with socket.create_server(("localhost", 0)) as listening:
+        return listening.getsockname()[1]
 
 
 def direct(model, start, batch=1, threaded=False, **more):
@@ -57,8 +65,10 @@ def test_forces_and_virial_of_a_run(forces_potential, alloys, tmp_path, name, ki
     start = {"periodic": periodic, "triclinic": alloys[31].copy(), "molecule": boxed(copper_molecule())}[kind]
     template = copper_molecule() if kind == "molecule" else start
     provider = provider_of(forces_potential, template)
-    with Ipi(tmp_path, start, socket_of(name), steps=2) as ipi:
-        assert answer(name, provider)
+    port = free_port()
+    forcefield = network_of(port) if kind == "periodic" else socket_of(name)
+    with Ipi(tmp_path, start, forcefield, steps=2) as ipi:
+        assert answer(ipi_client.Address(port=port) if kind == "periodic" else name, provider)
         assert ipi.wait() == 0, ipi.log
     (*_, last), (*_, forces) = ipi.frames("pos"), ipi.frames("for")
     last.set_cell(ipi.frames("pos")[0].cell)

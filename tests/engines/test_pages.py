@@ -1,6 +1,8 @@
 """The examples of the documentation run as they stand, but shorter."""
 
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import ase.io
 import pytest
 
 import mekrr
+from ipi_runs import PROGRAM, needs_ipi
 from mekrr.cli.app import run
 
 pytest.importorskip("sevenn")
@@ -60,3 +63,49 @@ def test_the_page_of_lammps(model, monkeypatch, capfd):
     exec(script, {})
     printed = capfd.readouterr().out
     assert "max_deviation_mev_per_atom" in printed
+
+
+@pytest.fixture
+def folder(model, tmp_path, monkeypatch):
+    """An empty folder with the model alone, and the place where a test works."""
+    (tmp_path / "quickstart").symlink_to(model / "quickstart")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@needs_ipi
+def test_the_page_of_ipi(folder, capfd):
+    (data,) = blocks("i-pi.md", "python")
+    exec(data, {})
+    name = f"formate-{folder.parent.name}-{folder.name}"  # of this test alone
+    whole, _ = blocks("i-pi.md", "xml")
+    Path("input.xml").write_text(whole.replace("<total_steps>20", "<total_steps>2").replace(">formate<", f">{name}<"))
+    words = [name if word == "formate" else word for word in command("i-pi.md", "mekrr serve")]
+    with Path("i-pi.log").open("w") as log:
+        ipi = subprocess.Popen([PROGRAM, "input.xml"], stdout=log, stderr=log)
+    try:
+        assert run(words) == 0
+        assert ipi.wait(5) == 0
+    finally:
+        ipi.kill()
+    assert "9 structures evaluated" in capfd.readouterr().out
+    assert len(Path("run.out").read_text().splitlines()) == 5 + 3
+    frames = ase.io.read("run.pos_3.extxyz", ":")
+    assert len(frames) == 1
+    assert Path("run.std_3").read_text().count("energy_std") == 3
+
+
+@needs_ipi
+@pytest.mark.slow
+def test_the_page_of_ipi_from_inside(folder):
+    exec(blocks("i-pi.md", "python")[0], {})
+    whole, direct = blocks("i-pi.md", "xml")
+    found = subprocess.run(
+        [sys.executable, "-m", "mekrr.engines.ipi_driver"], capture_output=True, text=True, check=True
+    )
+    direct = re.sub(r"<pes_path>.*?</pes_path>", f"<pes_path>{found.stdout.strip()}</pes_path>", direct)
+    text = re.sub(r"  <ffsocket.*?</ffsocket>\n", lambda _: direct, whole, flags=re.DOTALL)
+    Path("input.xml").write_text(text.replace("<total_steps>20", "<total_steps>2"))
+    done = subprocess.run([PROGRAM, "input.xml"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "9 structures evaluated" in done.stdout
