@@ -228,6 +228,20 @@ def test_structures_that_cannot_be_used_end_both_sides(forces_potential, alloys,
     assert ended == [True]
 
 
+def test_a_refused_structure_is_read_to_its_end(forces_potential, alloys, address):
+    """A reset connection would stop the thread of i-PI that talks to clients."""
+    ended = []
+
+    def talk(connection):
+        n = 60_000
+        connection.sendall(header("POSDATA") + bytes(144) + np.int32(n).tobytes() + bytes(24 * n) + header("GETFORCE"))
+        ended.append(connection.recv(1))
+
+    with server(address, talk), pytest.raises(DataError, match="i-PI sent 60000 atoms"):
+        answer(address, provider_of(forces_potential, alloys[30]))
+    assert ended == [b""]
+
+
 def test_other_elements_are_refused_before_the_first_structure(forces_potential):
     with pytest.raises(DataError, match="No"):
         provider_of(forces_potential, bulk("No", "fcc", a=4.0))

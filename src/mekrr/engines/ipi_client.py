@@ -117,8 +117,8 @@ def _is_final(error: OSError) -> bool:
 class Wire:
     """Messages over a connection to i-PI; `with` closes it.
 
-    What has come is taken off the connection before anything is computed, and the rest when it is closed: a connection
-    that ends with something unread is reset, by which the thread of i-PI 3.3 that reads it dies, and i-PI hangs.
+    As much as has come is taken off the connection at a time, and what is left when it is closed: a connection that ends
+    with something unread is reset, by which the thread of i-PI 3.3 that reads it dies, and i-PI hangs.
 
     Args:
         connection: from `Address.connect`.
@@ -163,12 +163,6 @@ class Wire:
     def integer(self) -> int:
         """The next integer; see `read`."""
         return int(self.read(np.int32)[()])
-
-    def read_ahead(self) -> None:
-        """Take what lies ready for later; an end is noticed later too."""
-        with suppress(OSError):
-            self._connection.settimeout(0.0)
-            self._unread += self._connection.recv(CHUNK)
 
     def write(self, header: str, *parts: bytes) -> None:
         """Send a message.
@@ -280,7 +274,6 @@ class Client:
         if n > 1:
             cells = wire.read(np.float64, n, 2, 3, 3)
         positions = wire.read(np.float64, n, n_atoms, 3)
-        wire.read_ahead()
         self._answers = self._provider(list(cells[:, 0]), list(positions))
 
     def _send(self) -> None:
