@@ -172,7 +172,7 @@ def test_the_threshold_ends_both_sides(alloys, tmp_path, name, served_files):
 def test_another_number_of_atoms_ends_both_sides(forces_potential, alloys, tmp_path, name):
     template = alloys[31].copy()
     with Ipi(tmp_path, alloys[30], socket_of(name)) as ipi:
-        with pytest.raises(Exception, match="i-PI sent 4 atoms, TEMPLATE has 8"):
+        with pytest.raises(Exception, match="i-PI sent 4 atoms, the template has 8"):
             answer(name, provider_of(forces_potential, template))
         ipi.wait()
     assert "Client shutdown" in ipi.log
@@ -224,7 +224,7 @@ def test_what_goes_wrong_inside_ipi_ends_it(alloys, tmp_path, served_files, thre
     folder.mkdir()
     with Ipi(folder, alloys[31], direct(served_files["forces"], served_files["start"], threaded=threaded)) as ipi:
         code = ipi.wait(120)
-    assert "i-PI sent 8 atoms, TEMPLATE has 4" in ipi.log
+    assert "i-PI sent 8 atoms, the template has 4" in ipi.log
     assert "Traceback" not in ipi.log
     assert code == (0 if threaded else 1)
 

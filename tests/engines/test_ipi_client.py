@@ -172,7 +172,7 @@ def test_a_molecule_folded_into_the_cell_is_whole_and_needs_vacuum(forces_potent
     (expected,) = forces_potential.predict([template])
     assert found.energy * Hartree == pytest.approx(expected.energy, abs=1e-6)
     np.testing.assert_allclose(found.forces * Hartree / Bohr, expected.forces, atol=1e-5)
-    with pytest.raises(DataError, match=r"not periodic along b, but i-PI's cell leaves a vacuum of .* longer cell"):
+    with pytest.raises(DataError, match=r"not periodic along b, but the box of i-PI leaves a vacuum of .* longer box"):
         provider([np.diag([14.0, 8.0, 16.0]) / Bohr], [boxed.positions / Bohr])
 
 
@@ -207,7 +207,7 @@ def test_a_server_that_fails_is_a_sentence_within_five_seconds(forces_potential,
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda a: a[:-1], "i-PI sent 3 atoms, TEMPLATE has 4"),
+        (lambda a: a[:-1], "i-PI sent 3 atoms, the template has 4"),
         (lambda a: a.positions.fill(np.nan), "not finite"),
         (lambda a: a.positions.fill(0.0), "coincide|same place|overlap|apart"),
     ],

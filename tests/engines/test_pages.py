@@ -109,3 +109,17 @@ def test_the_page_of_ipi_from_inside(folder):
     done = subprocess.run([PROGRAM, "input.xml"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "9 structures evaluated" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
+def test_the_page_of_openmm(folder, capfd):
+    for name in ("openmm", "openmmml"):
+        pytest.importorskip(name, reason=f'{name} is not installed: pip install ".[openmm]"')
+    names: dict = {}
+    for block in blocks("openmm.md", "python"):
+        exec(block.replace("step(20)", "step(3)"), names)
+    assert names["interaction"].n_evaluations >= 4
+    assert "PythonForce" in [force.getName() for force in names["system"].getForces()]
+    printed = capfd.readouterr().out
+    assert "largest deviation of the energy" in printed
+    assert "True mekrr" in printed

@@ -117,8 +117,8 @@ def _is_final(error: OSError) -> bool:
 class Wire:
     """Messages over a connection to i-PI; `with` closes it.
 
-    As much as has come is taken off the connection at a time, and what is left when it is closed: a connection that ends
-    with something unread is reset, by which the thread of i-PI 3.3 that reads it dies, and i-PI hangs.
+    As much as has come is taken off the connection at a time, and what is left when it is closed: a connection that
+    ends with something unread is reset, by which the thread of i-PI 3.3 that reads it dies, and i-PI hangs.
 
     Args:
         connection: from `Address.connect`.
@@ -270,7 +270,7 @@ class Client:
         if n == 1:
             cells = wire.read(np.float64, 1, 2, 3, 3)
         n_atoms = wire.integer()
-        self._provider.require_count(n_atoms)
+        self._provider.boxes.require_count(n_atoms)
         if n > 1:
             cells = wire.read(np.float64, n, 2, 3, 3)
         positions = wire.read(np.float64, n, n_atoms, 3)
