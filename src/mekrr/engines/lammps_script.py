@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mekrr.engines.lammps import Attached, carry_out
+from mekrr.engines.lammps import FIX, Attached, carry_out
 from mekrr.errors import EngineError
 
 STYLE = ["pair_style", "mekrr"]
@@ -79,10 +79,17 @@ def run_script(lmp: Any, script: Script, attach: Callable[[list[str] | None], At
         for path, text in ((before, script.before), (after, script.after)):
             path.write_text(text, encoding="utf-8", errors="surrogateescape")
         carry_out(lmp.file, str(before))
-        elements = lmp.expand(script.elements).split() if script.elements else None
-        attached = attach(elements)
+        attached = attach(_expanded(lmp, script.elements).split() or None)
         attached.file(after)
     return attached
+
+
+def _expanded(lmp: Any, text: str) -> str:
+    """Text of the input with LAMMPS' variables replaced."""
+    if "$" not in text:
+        return text
+    carry_out(lmp.command, f'variable {FIX}_elements string "{text}"')
+    return str(lmp.extract_variable(f"{FIX}_elements"))
 
 
 def _logical_lines(text: str) -> list[str]:

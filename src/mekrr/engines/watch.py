@@ -12,6 +12,7 @@ from mekrr.declared import option
 from mekrr.dynamics import Trajectory, default_threshold
 from mekrr.dynamics.watch import Deviations, refuse_nonfinite
 from mekrr.engines.evaluator import Found
+from mekrr.errors import ThresholdPassedError
 from mekrr.potential.record import Record
 
 AUTO, NONE = "auto", "none"
@@ -131,6 +132,19 @@ class Watch:
         self.stopped = self.stop
         return self.stop
 
+    def see_or_raise(self, atoms: Atoms, found: Found, step: int) -> None:
+        """Take one state, for an engine that an exception alone can stop.
+
+        Raises:
+            ThresholdPassedError: when the run shall stop.
+            UnstableError, OSError: see `see`.
+        """
+        if self.see(atoms, found, step):
+            raise ThresholdPassedError(
+                f"step {step}: the deviation of the energy, {found.deviation:.3g} meV/atom, is past the threshold of "
+                f"{self.figures.threshold:.3g}, at which the run was to stop"
+            )
+
     def announcement(self) -> str:
         """What is watched for, in words."""
         if self.figures.threshold is None:
@@ -161,7 +175,10 @@ class Watch:
         ]
         lines.append(f"{figures.past} steps past the threshold of {figures.threshold:.3g} meV/atom")
         if self._file is not None:
-            lines.append(f"wrote {self.n_written} structures to label to {self._file.path}")
+            path, n = self._file.path, self.n_written
+            lines.append(
+                f"wrote {n} structures to label to {path}" if n else f"nothing to label: {path} was not written"
+            )
         return lines
 
 
