@@ -1,5 +1,6 @@
 """The examples of the documentation run as they stand, but shorter."""
 
+import os
 import re
 import subprocess
 import sys
@@ -121,6 +122,17 @@ def test_the_page_of_openmm(here, capfd):
     printed = capfd.readouterr().out
     assert "largest deviation of the energy" in printed
     assert "True mekrr" in printed
+
+
+@pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
+def test_the_page_of_plumed(here, capfd):
+    pytest.importorskip("plumed", reason='PLUMED\'s Python part is not installed: pip install ".[plumed]"')
+    if not os.environ.get("PLUMED_KERNEL"):
+        pytest.skip("no PLUMED here: set PLUMED_KERNEL to its libplumedKernel.so")
+    (text,) = blocks("plumed.md", "python")
+    exec(text.replace("steps=200", "steps=3").replace("STEP1=200", "STEP1=3").replace("STRIDE=10", "STRIDE=1"), {})
+    assert [len(line.split()) for line in Path("colvar").read_text().splitlines()[1:]] == [3] * 4
+    assert "largest deviation" in capfd.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore")
