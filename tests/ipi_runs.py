@@ -124,9 +124,10 @@ def numerical_virial(potential, atoms, step=1e-3):
     return np.array(found)
 
 
-def provider_of(potential, template, **options):
+def provider_of(potential, template, forces_std=False, **options):
     watch = WatchOptions(**{"threshold": 1e6, **options})
-    return Provider(Evaluator(potential, Wanted(energy_std=True)), template, Watch(watch, potential.fitted_.record))
+    evaluator = Evaluator(potential, Wanted(energy_std=watch.deviations, forces_std=forces_std))
+    return Provider(evaluator, template, Watch(watch, potential.fitted_.record))
 
 
 def answer(address, provider, wait=30.0):

@@ -176,6 +176,19 @@ def test_a_molecule_folded_into_the_cell_is_whole_and_needs_vacuum(forces_potent
         provider([np.diag([14.0, 8.0, 16.0]) / Bohr], [boxed.positions / Bohr])
 
 
+def test_extras_are_there_whether_they_were_computed_or_not(forces_potential, alloys):
+    """i-PI ends its run when it is asked to write one that is not."""
+    atoms = alloys[30]
+    request = [atoms.cell.array.T / Bohr], [atoms.positions / Bohr]
+    (bare,) = provider_of(forces_potential, atoms, threshold="none")(*request)
+    assert all(np.isnan(json.loads(bare.extras)[name]) for name in ("energy_std", "forces_std"))
+    (full,) = provider_of(forces_potential, atoms, forces_std=True)(*request)
+    (expected,) = forces_potential.predict([atoms], uncertainty=True, force_uncertainty=True)
+    extras = json.loads(full.extras)
+    assert extras["energy_std"] == pytest.approx(expected.energy_std, rel=1e-5)
+    np.testing.assert_allclose(extras["forces_std"], expected.forces_std, rtol=1e-4)
+
+
 @pytest.mark.parametrize("model", ["forces_potential", "energies_potential"])
 def test_energies_alone_are_served_too(request, alloys, model):
     potential = request.getfixturevalue(model)

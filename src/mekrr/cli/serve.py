@@ -65,7 +65,7 @@ def serve(
         started = time.perf_counter()
         try:
             client.run()
-        except Exception:
+        except BaseException:  # an interrupt too: what was done is said
             err.print("\n".join(provider.lines()), soft_wrap=True, highlight=False, markup=False)
             raise
     _say(client, provider, time.perf_counter() - started, json)
