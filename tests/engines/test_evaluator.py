@@ -116,15 +116,10 @@ def test_the_mean_embedding_is_refused(alloys):
         Evaluator(mean)
 
 
-def test_deviations_that_the_potential_lacks_are_refused(alloys):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        energies_only = KernelPotential(
-            forces=False, layers=("interaction_1",), prior="backbone", length_scale=12.0
-        ).fit(alloys[:6])
-    assert Evaluator(energies_only)([alloys[30]])[0].energy_std is None
+def test_deviations_that_the_potential_lacks_are_refused(energies_potential, alloys):
+    assert Evaluator(energies_potential)([alloys[30]])[0].energy_std is None
     with pytest.raises(ValueError, match="trained without forces"):
-        Evaluator(energies_only, Wanted(forces_std=True))
+        Evaluator(energies_potential, Wanted(forces_std=True))
 
 
 def test_edges_are_refused_by_a_backbone_with_a_cap(potential, alloys, monkeypatch):

@@ -290,7 +290,7 @@ def test_nobody_listens(address):
     with pytest.raises(ConnectionError, match="no host 'nowhere"):
         Address(host="nowhere.invalid", port=port).connect()
     with pytest.raises(ConnectionError, match="too long"):
-        Address("/tmp/" + 200 * "a").connect(wait=9)
+        Address("/tmp/" + 200 * "a").connect(wait=9.0)
     with pytest.raises(ValueError, match="port is a number"):
         Address(port=0)
 
@@ -299,7 +299,7 @@ def test_a_server_that_comes_later_is_waited_for(address):
     timer = threading.Timer(0.6, lambda: made.append(socket.create_server(address, family=socket.AF_UNIX)))
     made = []
     timer.start()
-    Address(address).connect(wait=10).close()
+    Address(address).connect(wait=10.0).close()
     timer.join()
     made[0].close()
 

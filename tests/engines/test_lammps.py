@@ -102,6 +102,17 @@ def test_energy_forces_and_pressure_are_those_of_ase(potential, alloys, tmp_path
         np.testing.assert_allclose(stress, atoms.get_stress(voigt=False), atol=1e-6)
 
 
+def test_a_potential_of_energies_alone(energies_potential, alloys, tmp_path):
+    atoms = alloys[31].copy()
+    lmp, prism = started(atoms, tmp_path)
+    attached = attach(lmp, energies_potential, atomic_deviations=True)
+    attached.command("run 0")
+    (expected,) = energies_potential.predict([atoms], uncertainty=True, atomic_uncertainty=True)
+    np.testing.assert_allclose(prism.vector_to_ase(by_id(lmp, "f")), expected.forces, atol=1e-4)
+    np.testing.assert_allclose(by_id(lmp, "d_mekrr_std"), expected.atomic_energies_std, rtol=1e-3)
+    assert lmp.numpy.extract_fix("mekrr", 0, 1, nrow=0) == pytest.approx(expected.energy_std, rel=1e-3)
+
+
 def test_the_virial_is_minus_the_derivative_by_strain(potential, alloys, tmp_path):
     """By LAMMPS' own energies in boxes that LAMMPS has strained."""
     lmp, _ = started(alloys[31], tmp_path)
@@ -247,9 +258,39 @@ def test_an_interrupt_ends_the_run(potential, tmp_path):
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with pytest.raises(KeyboardInterrupt):
-            attached.command("run 100000")
+            attached.command("run 300")
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupt_outside_the_potential_is_not_lost(potential, tmp_path, monkeypatch):
+    """It arrives in the part of the callback that is LAMMPS' own, where no exception gets out."""
+    lmp, _ = started(copper_gold(), tmp_path)
+    attached = attach(lmp, potential, watch=NO_WATCH)
+    attached.command("fix 1 all nve")
+    darray = type(lmp.numpy).darray
+    calls = []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return darray(self, *arguments)
+
+    monkeypatch.setattr(type(lmp.numpy), "darray", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        attached.command("run 300")
+    assert 0 < lmp.extract_global("ntimestep") < 10
+
+
+def test_an_integrator_that_never_calls_the_potential_is_refused(potential, tmp_path):
+    lmp, _ = started(copper_gold(), tmp_path)
+    attached = attach(lmp, potential, watch=NO_WATCH)
+    attached.command("fix 1 all nve")
+    attached.command("run_style respa 2 2")
+    with pytest.raises(EngineError, match="run_style respa leaves fix external out"):
+        attached.command("run 10")
+    assert lmp.extract_global("ntimestep") <= 1
 
 
 def test_what_lammps_refuses_is_said_in_its_words(potential, tmp_path):

@@ -29,6 +29,16 @@ def require_output(path: Path, suffixes: tuple[str, ...], inputs: Iterable[Path 
         OSError: when its folder is missing or read-only, or the path is no regular file.
         ValueError: when the suffix is another, or the path leads to an input.
     """
+    require_writable(path, inputs)
+    suffix_of(path, suffixes)
+
+
+def require_writable(path: Path, inputs: Iterable[Path | str | None] = ()) -> None:
+    """Refuse an output that could not be written or would destroy an input, whatever its name says.
+
+    Raises:
+        OSError, ValueError: see `require_output`.
+    """
     target = regular_target(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder; make it, or choose another output")
@@ -37,7 +47,6 @@ def require_output(path: Path, suffixes: tuple[str, ...], inputs: Iterable[Path 
     for given in inputs:
         if given is not None and _is_same(target, Path(given)):
             raise ValueError(f"{path} is the input {given}: it would be overwritten; choose another output")
-    suffix_of(path, suffixes)
 
 
 def _is_same(target: Path, given: Path) -> bool:

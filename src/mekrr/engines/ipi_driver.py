@@ -120,6 +120,8 @@ def _options(args: Sequence[Any], given: dict[str, Any]) -> DriverOptions:
     for name, kind in KINDS.items():
         if not isinstance(kept.get(name, kind()), kind):
             raise ValueError(f"{name}: {kept[name]!r} is not {WORDS[kind]}")
+    if isinstance(kept.get("threshold"), int):
+        kept["threshold"] = float(kept["threshold"])
     return DriverOptions(**kept)
 
 

