@@ -22,8 +22,10 @@ pytestmark = needs_ipi
 
 @pytest.fixture
 def name(tmp_path):
-    """Of a socket of this test alone."""
-    return f"mekrr-test-{os.getpid()}-{tmp_path.name}"
+    """Of a socket of this test alone; a killed i-PI leaves it behind."""
+    name = f"mekrr-test-{os.getpid()}-{tmp_path.name}"
+    yield name
+    ipi_client.Address(name).path.unlink(missing_ok=True)
 
 
 def socket_of(name, batch=1):
@@ -135,7 +137,7 @@ def test_a_killed_ipi_is_noticed(forces_potential, alloys, tmp_path, name):
         with pytest.raises(ConnectionError, match="without saying goodbye"):
             answer(name, provider)
         assert time.monotonic() - killed[0] < CLEAN_END
-    (ipi_client.Address(name).path).unlink()
+    assert ipi_client.Address(name).path.exists()
 
 
 def serving(files, name, *options, model="forces", start="start"):

@@ -211,9 +211,10 @@ def test_energies_alone_are_served_too(request, alloys, model):
     ],
 )  # fmt: skip
 def test_a_server_that_fails_is_a_sentence_within_five_seconds(forces_potential, alloys, address, talk, message):
+    provider = provider_of(forces_potential, alloys[30])
     started = time.monotonic()
     with server(address, talk), pytest.raises(ConnectionError, match=message):
-        answer(address, provider_of(forces_potential, alloys[30]))
+        answer(address, provider)
     assert time.monotonic() - started < 5
 
 
@@ -293,6 +294,15 @@ def test_nobody_listens(address):
         Address("/tmp/" + 200 * "a").connect(wait=9.0)
     with pytest.raises(ValueError, match="port is a number"):
         Address(port=0)
+
+
+def test_a_machine_that_dies_is_missed():
+    with socket.create_server(("localhost", 0)) as listening:
+        port = listening.getsockname()[1]
+        with Address(port=port).connect() as connection:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            for name, value in ipi_client.KEEPALIVE.items():
+                assert connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
 
 
 def test_a_server_that_comes_later_is_waited_for(address):

@@ -22,6 +22,8 @@ PATIENCE = 4.0
 UNIX_PREFIX = "/tmp/ipi_"  # as in i-PI
 RETRY = 0.2  # seconds
 LEAVE_TAKING = 1.0  # seconds
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""Of a network connection: seconds of silence, seconds between questions, questions without an answer."""
 CHUNK = 1 << 18  # bytes
 MOST_BEADS = 100_000  # a larger batch is no batch but a misread message
 
@@ -84,6 +86,7 @@ class Address:
         if self.unix is None:
             connection = socket.create_connection((self.host, self.port), timeout=PATIENCE)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _notice_a_dead_machine(connection)
             return connection
         connection = socket.socket(socket.AF_UNIX)
         try:
@@ -107,6 +110,14 @@ class Address:
             f"no i-PI listens at {self} ({error.strerror or error}): start i-PI first, or let mekrr wait for it with "
             "--wait SECONDS; the address is that of <ffsocket> in i-PI's input"
         )
+
+
+def _notice_a_dead_machine(connection: socket.socket) -> None:
+    """Have the system ask whether the other machine is there, so that one that went without a word is missed."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _is_final(error: OSError) -> bool:
@@ -196,7 +207,7 @@ class Wire:
 
 def _gone(error: OSError | None) -> ConnectionError:
     """The sentence for a connection that is lost; None for one that ended without a word."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and error.errno is None:  # with a number it is the network that is silent
         return ConnectionError(
             f"i-PI stopped within a message for {PATIENCE:g} seconds: it hangs, or its <ffsocket> has mode='shm', "
             "which mekrr does not speak (use 'unix')"
