@@ -116,10 +116,10 @@ def test_the_mean_embedding_is_refused(alloys):
         Evaluator(mean)
 
 
-def test_deviations_that_the_potential_lacks_are_refused(energies_potential, alloys):
-    assert Evaluator(energies_potential)([alloys[30]])[0].energy_std is None
+def test_deviations_that_the_potential_lacks_are_refused(exact_potential, alloys):
+    assert Evaluator(exact_potential)([alloys[30]])[0].energy_std is None
     with pytest.raises(ValueError, match="trained without forces"):
-        Evaluator(energies_potential, Wanted(forces_std=True))
+        Evaluator(exact_potential, Wanted(forces_std=True))
 
 
 def test_edges_are_refused_by_a_backbone_with_a_cap(potential, alloys, monkeypatch):

@@ -109,7 +109,7 @@ def test_beads_in_one_batch_over_the_socket_and_inside_ipi(forces_potential, all
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["forces_potential", "energies_potential"])
+@pytest.mark.parametrize("model", ["forces_potential", "exact_potential"])
 def test_two_hundred_femtoseconds_at_constant_energy(request, alloys, tmp_path, name, model):
     start = bulk("Cu", cubic=True, a=3.7)
     potential = request.getfixturevalue(model)

@@ -189,7 +189,7 @@ def test_extras_are_there_whether_they_were_computed_or_not(forces_potential, al
     np.testing.assert_allclose(extras["forces_std"], expected.forces_std, rtol=1e-4)
 
 
-@pytest.mark.parametrize("model", ["forces_potential", "energies_potential"])
+@pytest.mark.parametrize("model", ["forces_potential", "exact_potential"])
 def test_energies_alone_are_served_too(request, alloys, model):
     potential = request.getfixturevalue(model)
     atoms = alloys[30]

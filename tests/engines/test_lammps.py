@@ -102,12 +102,12 @@ def test_energy_forces_and_pressure_are_those_of_ase(potential, alloys, tmp_path
         np.testing.assert_allclose(stress, atoms.get_stress(voigt=False), atol=1e-6)
 
 
-def test_a_potential_of_energies_alone(energies_potential, alloys, tmp_path):
+def test_a_potential_of_energies_alone(exact_potential, alloys, tmp_path):
     atoms = alloys[31].copy()
     lmp, prism = started(atoms, tmp_path)
-    attached = attach(lmp, energies_potential, atomic_deviations=True)
+    attached = attach(lmp, exact_potential, atomic_deviations=True)
     attached.command("run 0")
-    (expected,) = energies_potential.predict([atoms], uncertainty=True, atomic_uncertainty=True)
+    (expected,) = exact_potential.predict([atoms], uncertainty=True, atomic_uncertainty=True)
     np.testing.assert_allclose(prism.vector_to_ase(by_id(lmp, "f")), expected.forces, atol=1e-4)
     np.testing.assert_allclose(by_id(lmp, "d_mekrr_std"), expected.atomic_energies_std, rtol=1e-3)
     assert lmp.numpy.extract_fix("mekrr", 0, 1, nrow=0) == pytest.approx(expected.energy_std, rel=1e-3)

@@ -71,7 +71,7 @@ def test_energy_and_forces(forces_potential, alloys, kind, platform):
     np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-4)
 
 
-def test_openmm_ml_takes_the_calculator(energies_potential, alloys):
+def test_openmm_ml_takes_the_calculator(exact_potential, alloys):
     """The way of the page, for the whole and for a part of a system."""
     ml = pytest.importorskip("openmmml", reason='OpenMM-ML is not installed: pip install ".[openmm]"')
     atoms = structures(alloys)["triclinic"]
@@ -80,9 +80,9 @@ def test_openmm_ml_takes_the_calculator(energies_potential, alloys):
     for symbol in atoms.symbols:
         topology.addAtom(symbol, openmm.app.Element.getBySymbol(symbol), residue)
     topology.setPeriodicBoxVectors([openmm.Vec3(*v) for v in atoms.cell.array / 10])
-    system = ml.MLPotential("ase").createSystem(topology, calculator=Calculator(energies_potential))
+    system = ml.MLPotential("ase").createSystem(topology, calculator=Calculator(exact_potential))
     energy, forces = found(context(atoms, None, system=system))
-    atoms.calc = Calculator(energies_potential)
+    atoms.calc = Calculator(exact_potential)
     assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
     np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-4)
 
@@ -142,9 +142,9 @@ def test_a_serialised_system_is_taken_up_elsewhere(alloys, served_files, tmp_pat
 
 
 @pytest.mark.slow
-def test_two_hundred_femtoseconds_at_constant_energy(energies_potential):
+def test_two_hundred_femtoseconds_at_constant_energy(exact_potential):
     atoms = bulk("Cu", cubic=True, a=3.7)
-    made = context(atoms, Interaction(energies_potential, atoms, NO_WATCH).force())
+    made = context(atoms, Interaction(exact_potential, atoms, NO_WATCH).force())
     made.setVelocitiesToTemperature(600, 1)
     potential, total = [], []
     for _ in range(40):

@@ -88,8 +88,8 @@ def test_molecules_with_and_without_a_cell(potential, cell):
         assert out["stress"].isnan().all()
 
 
-def test_a_potential_of_energies_alone(energies_potential, alloys):
-    assert_same(MekrrModel(energies_potential), [alloys[30], alloys[31]])
+def test_a_potential_of_energies_alone(exact_potential, alloys):
+    assert_same(MekrrModel(exact_potential), [alloys[30], alloys[31]])
 
 
 def test_systems_in_another_order_are_not_mistaken(potential, alloys):
