@@ -211,6 +211,14 @@ def test_parameters_that_cannot_be_used(served_files, given, message):
         MekrrDriver(**words, verbosity=2)
 
 
+def test_an_ipi_that_is_too_old_is_a_sentence():
+    from mekrr.engines.ipi_driver import require_version
+
+    require_version("3.10.1")
+    with pytest.raises(SystemExit, match=r"needs i-PI 3\.3 or later, here is 3\.2\.9: pip install"):
+        require_version("3.2.9")
+
+
 @pytest.mark.slow
 def test_parameters_that_cannot_be_used_end_ipi_with_a_sentence(alloys, tmp_path, served_files):
     with Ipi(tmp_path, alloys[30], direct(served_files["mean"], served_files["start"])) as ipi:

@@ -19,11 +19,23 @@ from mekrr.errors import MekrrError
 from mekrr.potential import KernelPotential, Wanted
 from mekrr.typing import Float, ndarray
 
+OLDEST = (3, 3)
+INSTALL = 'pip install "mekrr[ipi]", or pip install ipi'
+
+
+def require_version(version: str) -> None:
+    """End with a sentence where i-PI is too old: batches and its soft exit are other things there."""
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        raise SystemExit(f"error: mekrr's driver needs i-PI 3.3 or later, here is {version}: {INSTALL}")
+
+
 try:
+    from ipi import __version__ as ipi_version
     from ipi.pes.dummy import Dummy_driver
     from ipi.utils.softexit import softexit
 except ImportError as missing:
-    raise SystemExit("i-PI 3.3 or later is not installed here: pip install 'ipi>=3.3'") from missing
+    raise SystemExit(f"error: i-PI 3.3 or later is not installed here ({missing}): {INSTALL}") from missing
+require_version(ipi_version)
 
 __DRIVER_NAME__ = "mekrr"
 __DRIVER_CLASS__ = "MekrrDriver"
