@@ -1,6 +1,9 @@
 """The examples of the documentation run as they stand, but shorter."""
 
+import os
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import ase.io
 import pytest
 
 import mekrr
+from ipi_runs import PROGRAM, needs_ipi
 from mekrr.cli.app import run
 
 pytest.importorskip("sevenn")
@@ -66,6 +70,69 @@ def test_the_page_of_lammps(here, capfd):
     exec(script, {})
     printed = capfd.readouterr().out
     assert "max_deviation_mev_per_atom" in printed
+
+
+@needs_ipi
+def test_the_page_of_ipi(here, capfd):
+    (data,) = blocks("i-pi.md", "python")
+    exec(data, {})
+    name = f"formate-{Path.cwd().parent.name}-{Path.cwd().name}"  # of this test alone
+    whole, _ = blocks("i-pi.md", "xml")
+    Path("input.xml").write_text(whole.replace("<total_steps>20", "<total_steps>2").replace(">formate<", f">{name}<"))
+    words = [name if word == "formate" else word for word in command("i-pi.md", "mekrr serve")]
+    with Path("i-pi.log").open("w") as log:
+        ipi = subprocess.Popen([PROGRAM, "input.xml"], stdout=log, stderr=log)
+    try:
+        assert run(words) == 0
+        assert ipi.wait(5) == 0
+    finally:
+        ipi.kill()
+    assert "9 structures evaluated" in capfd.readouterr().out
+    assert len(Path("run.out").read_text().splitlines()) == 5 + 3
+    frames = ase.io.read("run.pos_3.extxyz", ":")
+    assert len(frames) == 1
+    assert Path("run.std_3").read_text().count("energy_std") == 3
+
+
+@needs_ipi
+@pytest.mark.slow
+def test_the_page_of_ipi_from_inside(here):
+    exec(blocks("i-pi.md", "python")[0], {})
+    whole, direct = blocks("i-pi.md", "xml")
+    found = subprocess.run(
+        [sys.executable, "-m", "mekrr.engines.ipi_driver"], capture_output=True, text=True, check=True
+    )
+    direct = re.sub(r"<pes_path>.*?</pes_path>", f"<pes_path>{found.stdout.strip()}</pes_path>", direct)
+    text = re.sub(r"  <ffsocket.*?</ffsocket>\n", lambda _: direct, whole, flags=re.DOTALL)
+    Path("input.xml").write_text(text.replace("<total_steps>20", "<total_steps>2"))
+    done = subprocess.run([PROGRAM, "input.xml"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "9 structures evaluated" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
+def test_the_page_of_openmm(here, capfd):
+    for name in ("openmm", "openmmml"):
+        pytest.importorskip(name, reason=f'{name} is not installed: pip install ".[openmm]"')
+    names: dict = {}
+    for block in blocks("openmm.md", "python"):
+        exec(block.replace("step(20)", "step(3)"), names)
+    assert names["interaction"].n_evaluations >= 4
+    assert "PythonForce" in [force.getName() for force in names["system"].getForces()]
+    printed = capfd.readouterr().out
+    assert "largest deviation of the energy" in printed
+    assert "True mekrr" in printed
+
+
+@pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
+def test_the_page_of_plumed(here, capfd):
+    pytest.importorskip("plumed", reason='PLUMED\'s Python part is not installed: pip install ".[plumed]"')
+    if not os.environ.get("PLUMED_KERNEL"):
+        pytest.skip("no PLUMED here: set PLUMED_KERNEL to its libplumedKernel.so")
+    (text,) = blocks("plumed.md", "python")
+    exec(text.replace("steps=200", "steps=3").replace("STEP1=200", "STEP1=3").replace("STRIDE=10", "STRIDE=1"), {})
+    assert [len(line.split()) for line in Path("colvar").read_text().splitlines()[1:]] == [3] * 4
+    assert "largest deviation" in capfd.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore")

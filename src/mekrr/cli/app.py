@@ -4,7 +4,7 @@ import typer
 from rich.markup import escape
 
 from mekrr._version import __version__
-from mekrr.cli import data_commands, evaluate, explain, fit, lammps, md, predict, quickstart, select
+from mekrr.cli import data_commands, evaluate, explain, fit, lammps, md, predict, quickstart, select, serve
 from mekrr.cli.backbone_commands import backbones_app
 from mekrr.cli.console import err, out, warnings_on_stderr
 from mekrr.cli.plugins import add_plugins
@@ -41,6 +41,7 @@ app.command("explain")(explain.explain_command)
 app.command("select")(select.select_command)
 app.command("md")(md.md)
 app.command("lammps")(lammps.lammps_command)
+app.command("serve")(serve.serve)
 add_plugins(app)
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(data_commands.data_app, name="data")

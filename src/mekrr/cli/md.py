@@ -176,7 +176,7 @@ def _begin(
 ) -> Beginning:
     """Where to begin: the last whole frame of `continued` if it has one, otherwise START with velocities."""
     atoms, found = read_start(start, index)
-    err.print(f"START: {start}, index {found}: {_describe(atoms)}", soft_wrap=True, highlight=False, markup=False)
+    err.print(f"START: {start}, index {found}: {describe(atoms)}", soft_wrap=True, highlight=False, markup=False)
     frame, cut = (None, 0) if continued is None else continued.recover()
     if cut and continued is not None:
         err.print(f"cut off half a frame ({cut} bytes) at the end of {continued.path}", soft_wrap=True, markup=False)
@@ -192,7 +192,8 @@ def _begin(
     return Beginning(atoms, None, 0.0, "drawn")
 
 
-def _describe(atoms: Atoms) -> str:
+def describe(atoms: Atoms) -> str:
+    """Formula, periodicity and constraints, in words."""
     axes = " ".join(axis for axis, on in zip("abc", atoms.pbc, strict=True) if on)
     fixed = f", {len(atoms.constraints)} constraints kept" if atoms.constraints else ""
     return f"{atoms.get_chemical_formula()}, {'periodic along ' + axes if axes else 'not periodic'}{fixed}"
