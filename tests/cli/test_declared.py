@@ -26,6 +26,7 @@ GIVEN = {
     "kernel": (["--kernel", "linear"], "linear"),
     "prior": (["--prior", "none"], "none"),
     "species_weight": (["--species-weight", "0.3"], 0.3),
+    "tangent_share": (["--tangent-share", "0.3"], 0.3),
     "length_scale": (["--length-scale", "median"], "median"),
     "ridge": (["--ridge", "1e-7"], 1e-7),
     "criterion": (["--criterion", "loo"], "loo"),
