@@ -155,7 +155,51 @@ def test_second_derivatives_are_refused(case, modes):
         products(fused, tensors)[modes]()
 
 
-@pytest.mark.parametrize("moving", [0, 1, 2])
+def paired():
+    """A graph with the harmonics that belong to its edges, as the network has them."""
+    copper = bulk("Cu", cubic=True)
+    copper.rattle(0.1, seed=0)
+    graph = build_batch([copper, molecule("CH4")], 4.0)
+    vectors = graph.edge_vectors()
+    product = tensor_product()
+    torch.manual_seed(1)
+    convolution, blocks = random_convolution(product), blocks_of(graph)
+    features = torch.randn(9, product.irreps_in1.dim, dtype=torch.float64)
+
+    def of(features, vectors):
+        harmonics = o3.spherical_harmonics([0, 1, 2], vectors, normalize=True, normalization="component")
+        return convolve(convolution, blocks, features, vectors.norm(dim=1), harmonics)
+
+    return of, features, vectors
+
+
+def test_the_gradient_in_the_features_alone_is_a_convolution_of_edges_turned_round():
+    of, features, vectors = paired()
+    features, attached = features.requires_grad_(True), vectors.clone().requires_grad_(True)
+    weights = torch.randn_like(of(features, vectors))
+    both, _ = torch.autograd.grad((of(features, attached) * weights).sum(), (features, attached))
+    (alone,) = torch.autograd.grad((of(features, vectors) * weights).sum(), features)
+    close(alone, both)
+
+
+def test_that_gradient_can_be_differentiated_along_the_geometry():
+    """Forward over reverse, which gradients in the weights are made of, by differences."""
+    of, features, vectors = paired()
+    weights = torch.randn_like(of(features, vectors))
+    move = torch.randn_like(vectors)
+    pairs = {tuple(v.round(decimals=9).tolist()): k for k, v in enumerate(vectors)}
+    for k, v in enumerate(vectors):  # a pair moves together
+        move[pairs[tuple((-v).round(decimals=9).tolist())]] = -move[k]
+
+    def gradient(vectors):
+        return torch.func.grad(lambda x: (of(x, vectors) * weights).sum())(features)
+
+    tangent = torch.func.jvp(gradient, (vectors,), (move,))[1]
+    step = 1e-6
+    close(tangent, (gradient(vectors + step * move) - gradient(vectors - step * move)) / (2 * step))
+
+
+@pytest.mark.parametrize("moving", [1, 2])
 def test_second_derivatives_in_one_input_are_refused(case, moving):
     """Also where what comes back into the convolution is a constant, because the rest is linear."""
     fused, _, tensors = case

@@ -99,3 +99,12 @@ def test_tensors_that_do_not_fit_are_refused(built, change, message):
     given = tensors(built)
     with pytest.raises(ValueError, match=message):
         GraphBatch.from_tensors(**given | change(given))
+
+
+def test_edges_without_the_one_turned_round_are_noticed(built):
+    given = tensors(built)
+    GraphBatch.from_tensors(**given).check_paired()
+    built.check_paired()
+    lacking = {key: value[1:] if key in ("centre", "neighbour", "vectors") else value for key, value in given.items()}
+    with pytest.raises(ValueError, match="edges in pairs, one in each direction"):
+        GraphBatch.from_tensors(**lacking).check_paired()

@@ -140,3 +140,15 @@ def test_a_joint_basis_asks_for_what_it_needs(tangent_potential):
     assert isinstance(basis, JointBasis)
     with pytest.raises(ValueError, match="need T of each structure"):
         basis.join(torch.zeros(1, len(basis.features), dtype=torch.float64), None)
+
+
+def test_the_share_is_chosen_by_leave_one_out(alloys):
+    chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "prior": "backbone", "force_weight": 1e-3}
+    found = KernelPotential("sevennet-0", **chosen, probes=3, exact_forces=False, inducing=20).fit(alloys[:8]).fitted_
+    record = found.record.search
+    shares = {trial.tangent_share for trial in record.mixing}
+    assert {0.0, 0.5} < shares
+    best = max(record.mixing, key=lambda trial: trial.score)
+    assert (found.tangent_share, found.species_weight) == (best.tangent_share, best.species_weight)
+    assert all(trial.tangent_share == 0.0 for trial in record.surface)
+    assert record.best.tangent_share == found.tangent_share

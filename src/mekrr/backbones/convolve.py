@@ -23,7 +23,8 @@ def convolve(
 ) -> Float[Tensor, "atoms out"]:
     """Messages summed over neighbours; differentiable in everything once, in reverse or in forward mode.
 
-    They are linear in the features, and their gradient in them is a convolution again, of the gradient: both may be
+    Edges come in pairs, one in each direction, with the harmonics that belong to it. Messages are linear in the
+    features, and their gradient in the features alone is a convolution again, of the gradient: both may be
     differentiated further. A second derivative in the geometry is refused with NotImplementedError.
 
     Args:

@@ -47,7 +47,11 @@ def weight_gradients(
         graph: on its device.
         vectors: edge vectors, in its dtype.
         layers: whose features are wanted.
+
+    Raises:
+        ValueError: for given edges that do not come in pairs, on which convolutions rely.
     """
+    graph.check_paired()
     n = len(graph.species)
     shifts = tuple(
         torch.zeros(n, m.n_out, m.components, dtype=backbone.dtype, device=backbone.device)

@@ -128,6 +128,27 @@ class GraphBatch:
             vectors = vectors + torch.einsum("ej,ejk->ek", vectors, strain[edge_structure])
         return vectors
 
+    def check_paired(self) -> None:
+        """Refuse given edges that do not come in pairs, one in each direction.
+
+        Sums in which both edges of a pair cancel, with random weights of the atoms, are zero just where they do.
+
+        Raises:
+            ValueError: when an edge lacks the one turned round.
+        """
+        if self.vectors is None:
+            return  # those built here do
+        r = torch.rand(len(self.species), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        i, j = r.to(self.vectors.device)[self.centre], r.to(self.vectors.device)[self.neighbour]
+        terms = torch.cat(
+            [(i * j)[:, None] * self.vectors, (i - j)[:, None] * self.vectors.norm(dim=1, keepdim=True)], 1
+        )
+        if bool((terms.sum(0).abs() > 1e-5 * terms.abs().sum(0)).any()):
+            raise ValueError(
+                "gradients in the weights need edges in pairs, one in each direction; give both, for all atoms of the "
+                "structure"
+            )
+
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""

@@ -62,9 +62,10 @@ class SearchRecord:
         best: the chosen trial as it was solved, on all structures.
         runner_up: the best trial with another prior or other layers.
         screening: best trial of each choice of layers and prior on the screening subset.
-        surface: all trials of the finalists.
+        surface: all trials of the finalists, without the tangent kernel.
         factorisations: number of eigendecompositions made.
         criterion: what was maximised; empty in files older than the one search.
+        mixing: trials of the tangent kernel's share.
     """
 
     best: TrialRecord
@@ -73,6 +74,7 @@ class SearchRecord:
     surface: tuple[TrialRecord, ...]
     factorisations: int
     criterion: str = ""
+    mixing: tuple[TrialRecord, ...] = ()
 
     @staticmethod
     def of(choice: Choice, final: Trial, criterion: str) -> "SearchRecord":
@@ -84,4 +86,5 @@ class SearchRecord:
             tuple(TrialRecord.of(trial, path=True) for trial in choice.trials),
             choice.factorisations,
             criterion,
+            tuple(TrialRecord.of(trial) for trial in choice.mixing),
         )

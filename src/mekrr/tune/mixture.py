@@ -12,8 +12,6 @@ from mekrr.linalg import cholesky_with_jitter
 from mekrr.tune.problem import Observed
 from mekrr.typing import Float, Tensor
 
-FUNCTIONS = 1200  # of the tangent kernel's basis in a search, at most
-
 
 @dataclass(frozen=True, eq=False)
 class TangentDesign:
@@ -32,10 +30,10 @@ class TangentDesign:
     whitened: dict[float, list[Tensor]] = field(default_factory=dict)
 
     @staticmethod
-    def of(observed: Observed, seed: int) -> "TangentDesign":
-        """Of all structures."""
+    def of(observed: Observed, count: int, seed: int) -> "TangentDesign":
+        """Of all structures, in a basis of at most `count` of their rows."""
         T = [d.tangent for d in observed.derivatives if d is not None and d.tangent is not None]
-        functions = joined(T, FUNCTIONS, seed)
+        functions = joined(T, count, seed)
         return TangentDesign(
             tangent_dots(functions, functions), tangent_dots(torch.cat(T), functions), [len(one) for one in T]
         )

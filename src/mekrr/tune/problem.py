@@ -24,10 +24,12 @@ class Size:
     Attributes:
         structures: at most.
         groups: of the basis, at most; None for the structures themselves.
+        tangent_rows: of the tangent kernel's basis, at most.
     """
 
     structures: int
     groups: int | None = None
+    tangent_rows: int = 1000
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ OF_ENVIRONMENTS = Plan(
     screening=Size(50, 200),
     screen_from=0,
     search=Size(200, 400),
-    comparison=Size(200, 1500),
+    comparison=Size(200, 1500, 2500),
     ridges=tuple(10.0 ** (-10 + 0.5 * step) for step in range(23)),
     jitter=1e-10,
     extends=False,

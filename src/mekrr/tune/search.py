@@ -18,7 +18,8 @@ class Choice:
 
     Attributes:
         best: on the structures of the search.
-        trials: the whole surface, for the report.
+        trials: the whole surface, for the report, without the tangent kernel.
+        mixing: trials of its share, on fewer structures.
         screening: best trial of each choice of layers and prior on the screening subset.
         runner_up: the best trial with another prior or other layers.
         warnings: edges of the grid and the like.
@@ -31,6 +32,7 @@ class Choice:
     runner_up: Trial | None
     warnings: tuple[str, ...]
     factorisations: int
+    mixing: tuple[Trial, ...] = ()
 
 
 def search(problem: SearchProblem, seed: int, whole: bool = False) -> Choice:
@@ -57,18 +59,20 @@ def search(problem: SearchProblem, seed: int, whole: bool = False) -> Choice:
     others = [t for t in trials if (t.layers, t.prior) != (best.layers, best.prior)]
     chosen = next(surface for surface in surfaces if best in surface.trials)
     warned = chosen.edges(best)
+    mixing: tuple[Trial, ...] = ()
     if plan.mixing is not None and problem.grid.tangent_shares != (0.0,):
         mixed = _mixed(problem, best, plan.mixing, seed)
         surfaces.append(mixed)
-        trials = (*trials, *mixed.trials)
-        best = prefer_safe(mixed.trials, safe)
+        mixing = tuple(mixed.trials)
+        best = _better(problem, best, prefer_safe(mixing, safe), seed)
     return Choice(
         best,
         trials,
         tuple(screened),
         best_of(others) if others else None,
-        (*warned, *prior_warnings(trials, best, safe)),
+        (*warned, *prior_warnings(mixing or trials, best, safe)),
         sum(surface.factorisations for surface in surfaces),
+        mixing,
     )
 
 
@@ -110,6 +114,21 @@ def _mixed(problem: SearchProblem, best: Trial, size: Size, seed: int) -> Surfac
     surface = _surface(here, best.layers, size, seed)
     surface.mix(best)
     return surface
+
+
+def _better(problem: SearchProblem, plain: Trial, mixed: Trial, seed: int) -> Trial:
+    """The one with the tangent kernel unless it is worse where there are more structures than it was chosen on."""
+    comparison, mixing = problem.plan.comparison, problem.plan.mixing
+    if mixed.tangent_share == 0.0:
+        return plain
+    if comparison is None or mixing is None or len(problem.columns) <= mixing.structures:
+        return mixed
+    scores = []
+    for trial in (plain, mixed):
+        at = _only(problem, trial)
+        here = replace(at, grid=replace(at.grid, tangent_shares=(trial.tangent_share,), ridges=RIDGES_WITH_TANGENT))
+        scores.append(_surface(here, trial.layers, comparison, seed).trial(trial.prior).score)
+    return plain if scores[0] > scores[1] else mixed
 
 
 def _at_scale(problem: SearchProblem, trial: Trial) -> SearchProblem:

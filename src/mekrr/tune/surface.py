@@ -54,7 +54,8 @@ class Surface:
         self.n_atoms = self.x.n_atoms.double()
         self.energy_noise = energy_noise(self.n_atoms, self.grid.embedding)
         self.centres = centres_of(problem, self.x, size, seed)
-        self.tangent = TangentDesign.of(observed, seed) if self.grid.tangent_shares != (0.0,) else None
+        mixed = self.grid.tangent_shares != (0.0,)
+        self.tangent = TangentDesign.of(observed, size.tangent_rows, seed) if mixed else None
         self.scales = dict(enumerate(self.grid.scales(self.x.features)))
         self.trials: list[Trial] = []
         self.factorisations = 0
