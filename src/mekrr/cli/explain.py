@@ -83,10 +83,12 @@ def _species_table(rows: "list[SpeciesRow]") -> Table:
     table = Table(title="energy of an atom, eV: mean and spread", title_justify="left")
     table.add_column("", min_width=2, no_wrap=True)
     known = rows[0].deviation is not None
-    for head in ("atoms", "energy", "prior", "kernel", *(["deviation"] if known else []), "beyond\nusual"):
+    learned = ("kernel", "tangent") if rows[0].tangent is not None else ("kernel",)
+    for head in ("atoms", "energy", "prior", *learned, *(["deviation"] if known else []), "beyond\nusual"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
-        spreads = (f"{s.mean:.3f}±{s.spread:.3f}" for s in (row.energy, row.prior, row.kernel))
+        parts = [s for s in (row.energy, row.prior, row.kernel, row.tangent) if s is not None]
+        spreads = (f"{s.mean:.3f}±{s.spread:.3f}" for s in parts)
         deviation = [number(row.deviation)] if known else []
         table.add_row(row.symbol, str(row.n_atoms), *spreads, *deviation, f"{100 * row.beyond:.0f}%")
     return table

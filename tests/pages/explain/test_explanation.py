@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from ase.build import bulk
@@ -9,7 +10,14 @@ from ase.build import bulk
 from mekrr import KernelPotential
 from mekrr.pages.explain import explain
 from mekrr.pages.explain.record import record
-from mekrr.pages.explain.tables import furthest_atoms, most_uncertain_atoms, species_rows, structure_rows
+from mekrr.pages.explain.tables import (
+    furthest_atoms,
+    most_uncertain_atoms,
+    notes,
+    species_rows,
+    structure_row,
+    structure_rows,
+)
 from support import labelled
 
 pytest.importorskip("sevenn", reason="mekrr[sevennet] is not installed")
@@ -139,3 +147,17 @@ def test_the_mean_embedding_and_no_structures_are_refused(alloys):
         explain(potential, alloys[:2])
     with pytest.raises(ValueError, match="no structures were given"):
         explain(potential, [])
+
+
+def test_a_tangent_part_is_told_apart(tangent_potential, alloys):
+    found = explain(tangent_potential, alloys[20:22])
+    expected = [p.energy for p in tangent_potential.predict(alloys[20:22], uncertainty=True)]
+    np.testing.assert_allclose(found.by_structure(found.energy).numpy(), expected, atol=1e-5)
+    stds = [p.energy_std for p in tangent_potential.predict(alloys[20:22], uncertainty=True)]
+    np.testing.assert_allclose(found.energy_std.numpy(), stds, rtol=1e-6)
+    rows = species_rows(found)
+    assert all(row.tangent is not None for row in rows)
+    row = structure_row(found, 1)
+    assert row.energy == pytest.approx(row.prior + row.kernel + row.tangent, abs=1e-6)
+    assert abs(row.tangent) > 1e-4
+    assert any("learns twice" in note for note in notes(found))

@@ -41,6 +41,7 @@ def _structure(found: Explanation, t: int, row: tables.StructureRow) -> dict[str
         "energy": found.energy[atoms].tolist(),
         "prior": found.prior[atoms].tolist(),
         "kernel": found.kernel[atoms].tolist(),
+        "tangent": found.tangent[atoms].tolist(),
         "deviation": found.deviation[atoms].tolist(),
         "distance": found.distance[atoms].tolist(),
         "novelty": found.novelty[atoms].tolist(),

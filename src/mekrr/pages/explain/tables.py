@@ -36,6 +36,7 @@ class SpeciesRow:
         energy: of an atom.
         prior: its part that was not learned by the kernel.
         kernel: its part that was.
+        tangent: its part that a change of the network's weights makes; None without a tangent kernel.
         leans_on: mean kernel part by the element of the inducing environments weighed, eV; empty for the exact solver.
         deviation: mean standard deviation of an atom's energy, eV.
         distance: median to the nearest remembered environment; infinite for an element never seen.
@@ -48,6 +49,7 @@ class SpeciesRow:
     energy: Spread
     prior: Spread
     kernel: Spread
+    tangent: Spread | None
     leans_on: dict[str, float]
     deviation: float
     distance: float
@@ -70,6 +72,7 @@ def _species_row(found: Explanation, z: int) -> SpeciesRow:
         Spread.of(found.energy[of_z]),
         Spread.of(found.prior[of_z]),
         Spread.of(found.kernel[of_z]),
+        Spread.of(found.tangent[of_z]) if found.fitted.tangent_share else None,
         {chemical_symbols[e]: value for e, value in leans_on.items()},
         float(found.deviation[of_z].mean()),
         float(found.distance[of_z].median()),
@@ -204,6 +207,7 @@ class StructureRow:
         energy: total, eV.
         prior: its part that was not learned by the kernel, eV.
         kernel: its part that was, eV.
+        tangent: its part that a change of the network's weights makes, eV; None without a tangent kernel.
         energy_std: calibrated standard deviation of the energy, eV.
         novelty: of its furthest atom; None where nothing is usual.
         leans_on: the largest contributions.
@@ -216,6 +220,7 @@ class StructureRow:
     energy: float
     prior: float
     kernel: float
+    tangent: float | None
     energy_std: float
     novelty: float | None
     leans_on: list[GroupRow]
@@ -234,6 +239,7 @@ def structure_row(found: Explanation, t: int, most: int = 5) -> StructureRow:
         float(found.energy[atoms].sum()),
         float(found.prior[atoms].sum()),
         float(found.kernel[atoms].sum()),
+        float(found.tangent[atoms].sum()) if found.fitted.tangent_share else None,
         float(found.energy_std[t]),
         float(known.max()) if len(known) else None,
         group_rows(found, t, most),
@@ -273,6 +279,11 @@ def notes(found: Explanation) -> list[str]:
         said.append(
             "The training compositions do not determine the energies per element one by one: differences between "
             "elements carry no meaning, differences between atoms of one element do."
+        )
+    if found.fitted.tangent_share:
+        said.append(
+            "This potential learns twice: from features, which is the kernel part and can be traced to what it "
+            "remembers, and from what a change of the network's weights does, which is the tangent part and cannot."
         )
     said.append(_sizes(found))
     if found.distance.isinf().any():
