@@ -56,9 +56,7 @@ def test_draws_have_the_kernel_as_covariance(rows):
     x = torch.randn(3, 3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     generator = torch.Generator().manual_seed(3)
     draws = 20_000
-    weights = torch.stack(
-        [basis.draw(torch.randn(3, dtype=torch.float64, generator=generator), generator) for _ in range(draws)]
-    )
+    weights = basis.draws(torch.randn(3, draws, dtype=torch.float64, generator=generator), generator)
     values = torch.einsum("nzd,kzd->kn", x, weights)
     expected = kernel(x, x)
     torch.testing.assert_close(values.T @ values / draws, expected, rtol=0, atol=0.03 * float(expected.max()))
@@ -67,6 +65,8 @@ def test_draws_have_the_kernel_as_covariance(rows):
 def test_a_draw_keeps_what_its_coefficients_say(rows):
     basis = TangentBasis.of(rows[:3, :2], W, AMPLITUDE)
     c = torch.randn(3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    drawn = [(rows[:3] * basis.draw(c, torch.Generator().manual_seed(seed))).sum((1, 2)) for seed in (0, 1)]
+    drawn = [
+        (rows[:3] * basis.draws(c[:, None], torch.Generator().manual_seed(seed))[0]).sum((1, 2)) for seed in (0, 1)
+    ]
     torch.testing.assert_close(drawn[0], basis.rows(rows[:3]) @ c, rtol=0, atol=2e-2)
     torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=2e-2)

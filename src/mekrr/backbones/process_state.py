@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 _forward_mode = threading.RLock()  # re-entrant: the derivative of a convolution takes one of its filters
 _switch = threading.Lock()
@@ -28,6 +29,13 @@ def forward_product(function: Callable[..., Any], points: tuple[Any, ...], tange
     """torch.func.jvp, by one thread of the process at a time."""
     with _forward_mode:
         return torch.func.jvp(function, points, tangents)
+
+
+@contextmanager
+def forward_level() -> Iterator[None]:
+    """A level of forward mode with dual tensors, by one thread of the process at a time."""
+    with _forward_mode, forward_ad.dual_level():
+        yield
 
 
 @contextmanager

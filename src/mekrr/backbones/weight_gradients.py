@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
 from mekrr.backbones.base import Backbone, BackboneOutput
 from mekrr.backbones.derivatives import edge_directions
 from mekrr.backbones.linear_maps import tapped
-from mekrr.backbones.process_state import forward_product
+from mekrr.backbones.process_state import forward_level, forward_product
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
 
@@ -181,17 +182,17 @@ class WeightChange:
         if backbone.double_reverse:
             return self._by_reverse(backbone, graph, vectors, layers, row)
 
-        def moved(step: Tensor) -> tuple[Tensor, Tensor | None]:
-            def tap(name: str, a: Tensor, y: Tensor) -> Tensor:
-                return y + step * self.change(name, a, row)
+        def tap(name: str, a: Tensor, y: Tensor) -> Tensor:
+            value, tangent = forward_ad.unpack_dual(y)
+            added = self.change(name, forward_ad.unpack_dual(a).primal, row)
+            return forward_ad.make_dual(value, added if tangent is None else tangent + added)
 
-            with tapped(tap):
-                output = backbone.forward(graph, vectors, layers)
-            return output.features, output.atomic_energies
-
-        zero = torch.zeros((), dtype=backbone.dtype, device=backbone.device)
-        (features, energies), (_, tangent), *_ = forward_product(moved, (zero,), (torch.ones_like(zero),))
-        return BackboneOutput(features, energies), tangent
+        with forward_level(), tapped(tap):
+            output = backbone.forward(graph, vectors, layers)
+            assert output.atomic_energies is not None
+            energies, tangent = forward_ad.unpack_dual(output.atomic_energies)
+            features = forward_ad.unpack_dual(output.features).primal
+        return BackboneOutput(features, energies), torch.zeros_like(energies) if tangent is None else tangent
 
     def change(self, name: str, a: Tensor, row: Tensor) -> Tensor:
         """What is added to y of a map."""

@@ -26,6 +26,7 @@ from mekrr.typing import Float, Tensor
 
 # Rows carry float32 rounding of the network, relative to their own size: nothing below it means anything.
 JITTER = 1e-9
+KEPT_BYTES = 1_000_000_000
 
 
 def tangent_dots(x: Float[Tensor, "rows elements width"], y: Float[Tensor, "columns known width"]) -> Split:
@@ -76,7 +77,7 @@ class TangentBasis:
 
     def rows(self, T: Float[Tensor, "rows elements width"]) -> Float[Tensor, "rows functions"]:
         """Whitened rows."""
-        phi = mix(tangent_dots(T, self._single), self.species_weight)
+        phi = mix(tangent_dots(T, self._wide), self.species_weight)
         return self.amplitude**0.5 * whiten(phi, self.L)
 
     def own(self, T: Float[Tensor, "rows elements width"]) -> Float[Tensor, "rows"]:
@@ -92,33 +93,33 @@ class TangentBasis:
 
     def weights(self, whitened: Float[Tensor, "functions"]) -> Float[Tensor, "elements width"]:
         """The function with these coefficients as weights of T_z, in the last row those of other elements."""
-        c = torch.linalg.solve_triangular(self.L.T, whitened[:, None], upper=True)[:, 0]
-        own = torch.einsum("m,mzd->zd", c, self._single.double())
-        return self.amplitude**0.5 * self._spread(own)
+        return self._weights(whitened[:, None])[0]
 
-    def draw(
-        self, coefficients: Float[Tensor, "functions"], generator: torch.Generator
-    ) -> Float[Tensor, "elements width"]:
-        """Weights of a draw whose part in the basis has these whitened coefficients, and the prior's beyond it."""
+    def draws(
+        self, coefficients: Float[Tensor, "functions draws"], generator: torch.Generator
+    ) -> Float[Tensor, "draws elements width"]:
+        """Weights of draws whose part in the basis has these whitened coefficients, and the prior's beyond it."""
         elements, width = self.rows_of.shape[1:]
-        w = self.species_weight
-        normal = torch.randn(elements + 2, width, dtype=torch.float64, generator=generator).to(coefficients.device)
-        drawn = (1 - w) ** 0.5 * normal[:1] + w**0.5 * normal[1:]
+        w, shape = self.species_weight, (coefficients.shape[1], elements + 2, width)
+        normal = torch.randn(shape, dtype=torch.float64, generator=generator).to(coefficients.device)
+        drawn = (1 - w) ** 0.5 * normal[:, :1] + w**0.5 * normal[:, 1:]
         # psi . c of the prior's draw: what the basis already knows of it is taken out
-        within = torch.einsum("mzd,zd->m", self._single.double(), drawn[:elements])
-        known = torch.linalg.solve_triangular(self.L, within[:, None], upper=False)[:, 0]
-        return self.amplitude**0.5 * drawn + self.weights(coefficients - known)
+        within = self._wide.double().flatten(1) @ drawn[:, :elements].flatten(1).T
+        known = torch.linalg.solve_triangular(self.L, within, upper=False)
+        return self.amplitude**0.5 * drawn + self._weights(coefficients - known)
 
-    def _spread(self, own: Float[Tensor, "known width"]) -> Float[Tensor, "elements width"]:
+    def _weights(self, whitened: Float[Tensor, "functions draws"]) -> Float[Tensor, "draws elements width"]:
         """From sums over the basis of each element to weights: a share of all for everyone."""
+        c = torch.linalg.solve_triangular(self.L.T, whitened, upper=True)
+        own = (c.T @ self._wide.double().flatten(1)).unflatten(1, self.rows_of.shape[1:])
         w = self.species_weight
-        shared = (1 - w) * own.sum(0, keepdim=True)
-        return torch.cat([shared + w * own, shared])
+        shared = (1 - w) * own.sum(1, keepdim=True)
+        return self.amplitude**0.5 * torch.cat([shared + w * own, shared], dim=1)
 
     @cached_property
-    def _single(self) -> Float[Tensor, "functions known width"]:
-        """In single precision, which keeps every bit."""
-        return self.rows_of.float()
+    def _wide(self) -> Float[Tensor, "functions known width"]:
+        """In float64 where that is not too large to keep for deviations, in float32 otherwise: every bit is kept."""
+        return self.rows_of.double() if 8 * self.rows_of.numel() < KEPT_BYTES else self.rows_of.float()
 
 
 def mix(split: Split, species_weight: float) -> Float[Tensor, "rows columns"]:

@@ -1,7 +1,7 @@
 """The kernel part of a fitted potential: coefficients in a basis, and the posterior of the equations they solve."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -86,6 +86,7 @@ class Model:
         energy_amplitude: calibrated variance scale of energies.
         force_amplitude: the same of forces; None without forces in training.
         tangent: the part of the network's tangent kernel; None without it.
+        drawn: weights of draws of that part, by their number and seed.
     """
 
     solver: str
@@ -100,6 +101,7 @@ class Model:
     energy_amplitude: float
     force_amplitude: float | None
     tangent: TangentPart | None = None
+    drawn: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)  # a changed model draws anew
 
     @property
     def embedding(self) -> str:
@@ -224,15 +226,24 @@ class Model:
             seed: of the draws.
         """
         paths, corrections, beside = self._paths(x.features, draws, seed)
-        generator = torch.Generator().manual_seed(seed + 11)
+        changes = self._changes(beside, seed)
         for draw in range(draws):
             corrected = KernelFunction(self.centres, corrections[:, draw].contiguous(), self.kernel)(x).slopes
             assert corrected is not None
             slopes, change = paths.slopes(x.features, x.species, draw) + corrected, None
             if self.tangent is not None:
-                weights = self.tangent.share**0.5 * self.tangent.basis.draw(beside[:, draw], generator)
-                change = self.tangent.space.change(weights)
+                change = self.tangent.space.change(changes[draw])
             yield self.features_share**0.5 * slopes, change
+
+    def _changes(self, beside: Float[Tensor, "functions draws"], seed: int) -> Float[Tensor, "draws elements width"]:
+        """Weights of T of each draw, which no structure changes: kept for the next one."""
+        if self.tangent is None:
+            return beside.new_zeros(beside.shape[1], 0, 0)
+        if (beside.shape[1], seed) not in self.drawn:
+            generator = torch.Generator().manual_seed(seed + 11)
+            found = self.tangent.share**0.5 * self.tangent.basis.draws(beside, generator)
+            self.drawn[beside.shape[1], seed] = found
+        return self.drawn[beside.shape[1], seed]
 
     def force_deviation(self, variance: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 3"]:
         """Calibrated standard deviation of force components, eV/Angstrom, from the variance over draws.
