@@ -117,7 +117,10 @@ def _mixed(problem: SearchProblem, best: Trial, size: Size, seed: int) -> Surfac
 
 
 def _better(problem: SearchProblem, plain: Trial, mixed: Trial, seed: int) -> Trial:
-    """The one with the tangent kernel unless it is worse where there are more structures than it was chosen on."""
+    """The one with the tangent kernel unless it is worse where there are more structures than it was chosen on.
+
+    Worse by more than the margin that a short length scale may cost: far from the data it is the safer one.
+    """
     comparison, mixing = problem.plan.comparison, problem.plan.mixing
     if mixed.tangent_share == 0.0:
         return plain
@@ -128,7 +131,7 @@ def _better(problem: SearchProblem, plain: Trial, mixed: Trial, seed: int) -> Tr
         at = _only(problem, trial)
         here = replace(at, grid=replace(at.grid, tangent_shares=(trial.tangent_share,), ridges=RIDGES_WITH_TANGENT))
         scores.append(_surface(here, trial.layers, comparison, seed).trial(trial.prior).score)
-    return plain if scores[0] > scores[1] else mixed
+    return plain if scores[0] > scores[1] + problem.plan.short_margin else mixed
 
 
 def _at_scale(problem: SearchProblem, trial: Trial) -> SearchProblem:
