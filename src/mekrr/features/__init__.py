@@ -4,8 +4,9 @@ from mekrr.features.cache import FeatureCache, default_cache_folder, structure_h
 from mekrr.features.environments import Environments
 from mekrr.features.extraction import Extraction, extract
 from mekrr.features.observe import BATCH_ATOMS, Pass, batches, look, observe
-from mekrr.features.probes import ALL, Derivatives, DerivativeStore, probe, tangent_space
+from mekrr.features.probes import ALL, Derivatives, DerivativeStore, probe
 from mekrr.features.scaling import Scaler
+from mekrr.features.space import tangent_space
 from mekrr.features.tangent import TangentSpace
 
 __all__ = [

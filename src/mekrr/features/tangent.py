@@ -20,9 +20,7 @@ from mekrr.typing import Float, Int, Tensor
 
 RANK = 16  # directions of activations and of signals: 12 cost a tenth in forces, 24 gain a fiftieth
 DAMPING = 0.4  # columns of a map are divided by their spread to this power
-SAMPLE = 32  # structures that principal directions and scales come from
 ATOMS_AT_ONCE = 256  # of T by atom
-MOVES = 4  # random directions of each, along which scales are measured
 
 
 @dataclass(frozen=True, eq=False)
