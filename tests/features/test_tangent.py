@@ -1,5 +1,6 @@
 """Coordinates of gradients in the weights, on a real network."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,3 +94,18 @@ def test_the_store_holds_coordinates_beside_derivatives(space, alloys, sevennet)
         torch.testing.assert_close(b.features, a.features, rtol=1e-4, atol=1e-5 * float(a.features.abs().max()))
         T = space.of(sevennet, build_batch([s.atoms], sevennet.cutoff))[0, :-1].float()
         torch.testing.assert_close(b.tangent[0], T, rtol=1e-4, atol=1e-5 * float(T.abs().max()))
+
+
+def test_derivatives_along_strains_are_those_of_strained_cells(space, alloys, sevennet):
+    atoms = alloys[5].copy()
+    graph = build_batch([atoms], sevennet.cutoff)
+    still, strain = torch.zeros(1, len(atoms), 3, dtype=torch.float64), torch.zeros(1, 1, 3, 3, dtype=torch.float64)
+    strain[0, 0, 0, 0], strain[0, 0, 0, 1], strain[0, 0, 1, 0] = 1.0, 0.3, 0.3
+    _, moved, _ = next(space.along(sevennet, graph, still, strain, LAYERS, 1))
+    ends = []
+    for sign in (1, -1):
+        there = atoms.copy()
+        there.set_cell(atoms.cell.array @ (np.eye(3) + sign * 0.003 * strain[0, 0].numpy()), scale_atoms=True)
+        ends.append(space.of(sevennet, build_batch([there], sevennet.cutoff)))
+    expected = (ends[0] - ends[1])[0] / 0.006
+    assert float((moved[0, 0] - expected).norm() / expected.norm()) < 0.02

@@ -228,3 +228,39 @@ def test_stress_alone_and_mixed_labels_are_searched(quick):
     assert math.isfinite(best.score)
     assert best.force_weight == 1e-2
     assert all(math.isfinite(error) for error in best.loo_forces)
+
+
+def with_tangent(problem, informative, shares):
+    """Rows of a tangent kernel that know the labels, or nothing."""
+
+    def observe(layers, chosen):
+        found = problem.observe(layers, chosen)
+        derivatives = []
+        for t, d in zip(chosen.tolist(), found.derivatives, strict=True):
+            rows = torch.cat([problem.columns[t, :1], d.dft]) if d is not None else problem.columns[t, :1]
+            noise = torch.randn(len(rows), 1, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(t))
+            if informative:
+                noise[:, 0, 0] = 100 * rows
+            derivatives.append(replace(d, tangent=noise.float()))
+        return Observed(found.environments, derivatives)
+
+    return replace(problem, observe=observe, grid=replace(problem.grid, tangent_shares=shares))
+
+
+@pytest.mark.parametrize("structures", [6, 1000])
+def test_a_tangent_kernel_is_taken_where_it_knows_more(of_environments, structures):
+    plan = replace(of_environments.plan, mixing=Size(structures, 40))
+    problem = replace(of_environments, plan=plan)
+    knowing = search(with_tangent(problem, True, (0.0, 0.3, 0.9)), 0)
+    ignorant = search(with_tangent(problem, False, (0.0, 0.3, 0.9)), 0)
+    assert knowing.best.tangent_share > 0.0
+    assert knowing.best.score > ignorant.best.score
+    assert ignorant.best.tangent_share == 0.0
+    assert {trial.tangent_share for trial in knowing.mixing} >= {0.0, 0.3}
+    assert {trial.tangent_share for trial in knowing.trials} == {0.0}
+
+
+def test_a_share_by_the_user_is_kept(of_environments):
+    plan = replace(of_environments.plan, mixing=Size(6, 40))
+    choice = search(with_tangent(replace(of_environments, plan=plan), False, (0.3,)), 0)
+    assert choice.best.tangent_share == 0.3

@@ -108,10 +108,8 @@ def _mixed(problem: SearchProblem, best: Trial, size: Size, seed: int) -> Surfac
     On a few structures, all of whose rows are the tangent kernel's basis: fewer rows than data would make it look
     worse than it is.
     """
-    here = _at_scale(problem, best)
-    ridges = here.grid.ridges if here.grid.ridge_fixed else RIDGES_WITH_TANGENT
-    here = replace(here, grid=replace(here.grid, ridges=ridges), progress=None)
-    surface = _surface(here, best.layers, size, seed)
+    here = _lower_ridges(_at_scale(problem, best))
+    surface = _surface(replace(here, progress=None), best.layers, size, seed)
     surface.mix(best)
     return surface
 
@@ -124,14 +122,21 @@ def _better(problem: SearchProblem, plain: Trial, mixed: Trial, seed: int) -> Tr
     comparison, mixing = problem.plan.comparison, problem.plan.mixing
     if mixed.tangent_share == 0.0:
         return plain
-    if comparison is None or mixing is None or len(problem.columns) <= mixing.structures:
+    given = len(problem.grid.tangent_shares) == 1
+    if given or comparison is None or mixing is None or len(problem.columns) <= mixing.structures:
         return mixed
     scores = []
     for trial in (plain, mixed):
-        at = _only(problem, trial)
-        here = replace(at, grid=replace(at.grid, tangent_shares=(trial.tangent_share,), ridges=RIDGES_WITH_TANGENT))
+        here = _lower_ridges(_only(problem, trial))
+        here = replace(here, grid=replace(here.grid, tangent_shares=(trial.tangent_share,)))
         scores.append(_surface(here, trial.layers, comparison, seed).trial(trial.prior).score)
     return plain if scores[0] > scores[1] + problem.plan.short_margin else mixed
+
+
+def _lower_ridges(problem: SearchProblem) -> SearchProblem:
+    """With those that the tangent kernel may want, unless the ridge is the user's."""
+    grid = problem.grid
+    return problem if grid.ridge_fixed else replace(problem, grid=replace(grid, ridges=RIDGES_WITH_TANGENT))
 
 
 def _at_scale(problem: SearchProblem, trial: Trial) -> SearchProblem:
