@@ -25,8 +25,10 @@ from mekrr.data import load_dataset
 
 PROGRAM = [sys.executable, "-c", "from mekrr.cli import main; main()"]
 FIXED = "--layer interaction_1 --length-scale 12 --species-weight 0.5 --ridge 1e-4 --probes 2 --cache cache"
+FEATURES, TANGENT = f"{FIXED} --tangent-share 0", f"{FIXED} --tangent-share 0.5"
 COMMANDS = {
-    "fit": (f"fit train.extxyz -o OUT {FIXED}", "out.safetensors"),
+    "fit": (f"fit train.extxyz -o OUT {FEATURES}", "out.safetensors"),
+    "fit-tangent": (f"fit train.extxyz -o OUT {TANGENT}", "out.safetensors"),
     "predict": ("predict model.safetensors test.extxyz -o OUT", "out.extxyz.gz"),
     "select": ("select model.safetensors test.extxyz -n 3 -o OUT --cache cache", "out.traj"),
     "md": ("md model.safetensors test.extxyz -o OUT --steps 12 --every 1 --resume --ensemble langevin", "out.extxyz"),

@@ -241,6 +241,7 @@ def test_a_killed_fit_leaves_no_broken_file_and_can_go_on(capsys, files, tmp_pat
     cache, model = tmp_path / "cache", tmp_path / "m.st"
     program = "from mekrr.cli import main; main()"
     arguments = ["fit", files / "train.extxyz", "-o", model, "--cache", cache, "--batch-atoms", "1"]
+    arguments += ["--layer", "interaction_1", "--tangent-share", "0"]
     process = subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stderr=subprocess.DEVNULL)
     while not list(cache.glob("*/*.safetensors")):
         assert process.poll() is None, "the fit ended before it wrote any feature"

@@ -60,8 +60,8 @@ def offer_linear_maps(modules: Mapping[str, Any]) -> tuple[LinearMap, ...]:
     """Make linear layers show themselves to the tap, in the order given.
 
     Args:
-        modules: torch.nn.Linear, or e3nn's Linear whose outputs come from one input each, by name; they are called
-            once in a pass, with one row an atom.
+        modules: torch.nn.Linear or e3nn's Linear, by name, called once in a pass with one row an atom. Where an output
+            comes from several inputs, the map from the largest is offered.
     """
     found: list[LinearMap] = []
     for name, module in modules.items():
@@ -94,13 +94,13 @@ def _blocks(name: str, module: Any) -> list[_Block]:
         n_in, n_out = module.in_features, module.out_features
         return [_Block(LinearMap(name, n_in, n_out, 1), slice(0, n_in), slice(0, n_out))]
     inputs, outputs = module.irreps_in, module.irreps_out
-    found = {}
+    found: dict[int, _Block] = {}
     for instruction in module.instructions:
         if instruction.i_in < 0:
             continue  # a bias, which moves with no activation
-        if instruction.i_out in found:
-            raise ValueError(f"{name}: output {instruction.i_out} comes from several inputs; offer a layer of one each")
         (n_in, irrep), (n_out, _) = inputs[instruction.i_in], outputs[instruction.i_out]
+        if instruction.i_out in found and found[instruction.i_out].map.n_in >= n_in:
+            continue  # the smaller of two inputs, such as the choice between levels of theory
         columns = inputs.slices()[instruction.i_in], outputs.slices()[instruction.i_out]
         found[instruction.i_out] = _Block(LinearMap(f"{name}/{irrep}", n_in, n_out, irrep.dim), *columns)
     if sorted(found) != list(range(len(outputs))):
