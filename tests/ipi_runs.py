@@ -10,7 +10,6 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase.build import molecule
 
 from mekrr.engines import Evaluator, Watch, WatchOptions
 from mekrr.engines.ipi import Provider
@@ -97,14 +96,6 @@ class Ipi:
     def deviations(self):
         (path,) = self.folder.glob("run.std_*0")
         return [float(line) for line in path.read_text().splitlines() if not re.match(r"\s*#", line)]
-
-
-def copper_molecule():
-    """Three copper atoms without a cell."""
-    atoms = molecule("H2O")
-    atoms.numbers[:] = 29
-    atoms.positions *= 2.5
-    return atoms
 
 
 def numerical_virial(potential, atoms, step=1e-3):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -47,3 +47,11 @@ def write_often(folder, key, value):
 def energy_and_forces(atoms):
     """By its calculator; here, because a spawned process must be able to import it."""
     return atoms.get_potential_energy(), atoms.get_forces()
+
+
+def copper_molecule():
+    """Three copper atoms without a cell."""
+    atoms = molecule("H2O")
+    atoms.numbers[:] = 29
+    atoms.positions *= 2.5
+    return atoms

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mekrr.backbones import WeightChange, along, load_backbone, tapped, weight_gradients
+from mekrr.backbones import WeightChange, load_backbone, tapped, weight_gradients, weight_gradients_along
 from mekrr.graph import build_batch
 from support import alloy
 
@@ -98,7 +98,7 @@ def test_activations_times_signals_are_the_gradient_in_the_weights(backbone, gra
 
 def test_derivatives_along_directions_are_differences(backbone, graph):
     d = torch.randn(3, len(graph.species), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    parts = list(along(backbone, graph, d, None, backbone.layers, 2))
+    parts = list(weight_gradients_along(backbone, graph, d, None, backbone.layers, 2))
     assert [len(tangents.features) for _, tangents in parts] == [2, 1]
     point, k = graph.edge_vectors(), 2
     move = d[k][graph.neighbour] - d[k][graph.centre]
@@ -113,11 +113,11 @@ def test_derivatives_along_directions_are_differences(backbone, graph):
 
 def test_both_ways_of_differentiating_agree(backbone, graph, change, monkeypatch):
     d = torch.randn(1, len(graph.species), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    _, exact = next(along(backbone, graph, d, None, backbone.layers, 1))
+    _, exact = next(weight_gradients_along(backbone, graph, d, None, backbone.layers, 1))
     _, one_way = change.tangent(backbone, graph, graph.edge_vectors(), backbone.layers)
     monkeypatch.setattr(backbone, "forward_mode", False)
     monkeypatch.setattr(sys.modules["mekrr.backbones.weight_gradients"], "STEP", STEP)
-    _, differences = next(along(backbone, graph, d, None, backbone.layers, 1))
+    _, differences = next(weight_gradients_along(backbone, graph, d, None, backbone.layers, 1))
     for a, b in zip(exact.signals, differences.signals, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
     monkeypatch.setattr(backbone, "double_reverse", not backbone.double_reverse)

@@ -7,22 +7,14 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import molecule
 
 from mekrr import DataError, KernelPotential
 from mekrr.engines import Evaluator, threads
 from mekrr.graph import GraphBatch, build_batch
 from mekrr.potential import Wanted
+from support import copper_molecule
 
 pytest.importorskip("sevenn")
-
-
-def copper_molecule():
-    """Three copper atoms without a cell."""
-    atoms = molecule("H2O")
-    atoms.numbers[:] = 29
-    atoms.positions *= 2.5
-    return atoms
 
 
 def numerical_virial(potential, atoms, step=1e-3):

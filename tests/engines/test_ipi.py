@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from ipi_runs import CLEAN_END, DIRECT, SOCKET, Ipi, answer, copper_molecule, needs_ipi, numerical_virial, provider_of
+from ipi_runs import CLEAN_END, DIRECT, SOCKET, Ipi, answer, needs_ipi, numerical_virial, provider_of
 from mekrr.engines import ipi_client
+from support import copper_molecule
 
 pytest.importorskip("sevenn")
 pytestmark = needs_ipi

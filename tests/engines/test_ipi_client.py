@@ -12,11 +12,12 @@ from ase.build import bulk
 from ase.calculators.socketio import SocketServer
 from ase.units import Bohr, Hartree
 
-from ipi_runs import answer, copper_molecule, numerical_virial, provider_of
+from ipi_runs import answer, numerical_virial, provider_of
 from mekrr import DataError
 from mekrr.cli.app import run
 from mekrr.engines import ipi_client
 from mekrr.engines.ipi_client import Address
+from support import copper_molecule
 
 pytest.importorskip("sevenn")
 

@@ -10,11 +10,11 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk
 
-from ipi_runs import copper_molecule
 from mekrr import Calculator, DataError
 from mekrr.engines import WatchOptions
 from mekrr.engines.openmm import Interaction, import_openmm
 from mekrr.errors import EngineError
+from support import copper_molecule
 
 pytest.importorskip("sevenn")
 openmm = pytest.importorskip("openmm", reason='OpenMM is not installed: pip install ".[openmm]"')

@@ -38,6 +38,23 @@ def test_it_is_there_and_matters(tangent_potential, alloys):
     assert float(seen.tangent.abs().sum()) > 1e-3
 
 
+def test_both_kernels_have_force_rows_of_one_size_and_one_species_weight(tangent_potential, alloys):
+    """What the search found of the amplitude reaches the solution."""
+    fitted, backbone = tangent_potential.fitted_, tangent_potential.backbone
+    model, structures = fitted.model, as_structures(alloys[:10])
+    store = probe(structures, backbone, fitted.layers, 4, tangent=model.tangent.space)
+    sizes = torch.zeros(2, dtype=torch.float64)
+    for t, s in enumerate(structures):
+        d = store(t)
+        x = fitted.scaler(look(build_batch([s.atoms], backbone.cutoff), backbone, fitted.layers).environments)
+        psi = model.basis.rows(x, fitted.scaler.derivative(d.features), d.tangent)[1 : 1 + d.n_forces]
+        cut = len(model.basis.features)
+        parts = psi[:, :cut].square().sum() / 0.4, psi[:, cut:].square().sum() / 0.6
+        sizes += torch.stack(parts) / (3 * len(s))
+    assert float(sizes[0] / sizes[1]) == pytest.approx(1.0, rel=0.1)
+    assert model.tangent.basis.species_weight == fitted.species_weight == 0.5
+
+
 def test_forces_and_stress_are_derivatives_of_the_energy(tangent_potential, alloys):
     atoms = alloys[21].copy()
     found = tangent_potential.predict([atoms])[0]

@@ -3,7 +3,13 @@
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.linear_maps import LinearMap, offer_linear_maps, tapped
 from mekrr.backbones.registry import BackboneListing, available_backbones, fetch_backbone, load_backbone
-from mekrr.backbones.weight_gradients import WeightChange, WeightGradients, along, element_rows, weight_gradients
+from mekrr.backbones.weight_gradients import (
+    WeightChange,
+    WeightGradients,
+    element_rows,
+    weight_gradients,
+    weight_gradients_along,
+)
 
 __all__ = [
     "Backbone",
@@ -14,7 +20,6 @@ __all__ = [
     "LinearMap",
     "WeightChange",
     "WeightGradients",
-    "along",
     "available_backbones",
     "element_rows",
     "fetch_backbone",
@@ -22,4 +27,5 @@ __all__ = [
     "offer_linear_maps",
     "tapped",
     "weight_gradients",
+    "weight_gradients_along",
 ]

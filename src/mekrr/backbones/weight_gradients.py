@@ -82,7 +82,7 @@ def weight_gradients(
     return WeightGradients(features.detach(), tuple(a.detach() for a in activations), signals)
 
 
-def along(
+def weight_gradients_along(
     backbone: Backbone,
     graph: GraphBatch,
     directions: Float[Tensor, "probes atoms 3"],

@@ -14,7 +14,14 @@ from functools import cached_property
 
 import torch
 
-from mekrr.backbones import Backbone, WeightChange, WeightGradients, along, element_rows, weight_gradients
+from mekrr.backbones import (
+    Backbone,
+    WeightChange,
+    WeightGradients,
+    element_rows,
+    weight_gradients,
+    weight_gradients_along,
+)
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Int, Tensor
 
@@ -145,7 +152,7 @@ class TangentSpace:
             layers: of the features.
             chunk: directions at once.
         """
-        for values, tangents in along(backbone, graph, directions, strains, layers, chunk):
+        for values, tangents in weight_gradients_along(backbone, graph, directions, strains, layers, chunk):
             with torch.no_grad():
                 owners = graph.species, graph.structure, graph.n_structures, backbone
                 yield self._summed(values, *owners), self._summed(values, *owners, tangents), tangents.features

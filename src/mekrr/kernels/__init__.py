@@ -8,7 +8,7 @@ from mekrr.kernels.function import KernelFunction
 from mekrr.kernels.pointwise import KERNELS, GaussianKernel, LinearKernel, PointwiseKernel, make_kernel
 from mekrr.kernels.rows import design_rows
 from mekrr.kernels.structure import Component, StructureKernel
-from mekrr.kernels.tangent import JointBasis, TangentBasis, joined, mix, tangent_dots
+from mekrr.kernels.tangent import JointBasis, TangentBasis, joined, mix, tangent_dots, tangent_factor
 from mekrr.kernels.tiles import GramPair, gram, rounding
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "mix",
     "rounding",
     "tangent_dots",
+    "tangent_factor",
     "whiten",
 ]

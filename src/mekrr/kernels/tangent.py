@@ -26,6 +26,7 @@ from mekrr.typing import Float, Tensor
 
 # Rows carry float32 rounding of the network, relative to their own size: nothing below it means anything.
 JITTER = 1e-9
+LARGEST_JITTER = 1e-5
 KEPT_BYTES = 1_000_000_000
 
 
@@ -68,8 +69,7 @@ class TangentBasis:
         rows = rows / rows.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)
         rows = rows.half().contiguous()
         if L is None:
-            covariance = mix(tangent_dots(rows, rows), species_weight)
-            L = cholesky_with_jitter(covariance, JITTER, 1e-5)[0].contiguous()  # a loaded one gives the same bits
+            L = tangent_factor(tangent_dots(rows, rows), species_weight)
         return TangentBasis(rows, amplitude, species_weight, L)
 
     def __len__(self) -> int:
@@ -120,6 +120,15 @@ class TangentBasis:
     def _wide(self) -> Float[Tensor, "functions known width"]:
         """In float64 where that is not too large to keep for deviations, in float32 otherwise: every bit is kept."""
         return self.rows_of.double() if 8 * self.rows_of.numel() < KEPT_BYTES else self.rows_of.float()
+
+
+def tangent_factor(gram: Split, species_weight: float) -> Float[Tensor, "functions functions"]:
+    """Cholesky factor of the functions' covariance at amplitude 1, laid out as a loaded one, for the same bits.
+
+    Raises:
+        NotPositiveDefiniteError: when the functions are numerically dependent.
+    """
+    return cholesky_with_jitter(mix(gram, species_weight), JITTER, LARGEST_JITTER)[0].contiguous()
 
 
 def mix(split: Split, species_weight: float) -> Float[Tensor, "rows columns"]:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from mekrr.backbones import Backbone, WeightChange, along, tapped, weight_gradients
+from mekrr.backbones import Backbone, WeightChange, tapped, weight_gradients, weight_gradients_along
 from mekrr.backbones.derivatives import edge_directions
 from mekrr.graph import GraphBatch
 from mekrr.typing import Tensor
@@ -71,7 +71,7 @@ def check_linear_maps(case: Case, graph: GraphBatch) -> None:
         found = weight_gradients(backbone, graph, vectors + step * move, backbone.layers)
         return torch.cat([part.double().flatten().cpu() for part in (*found.activations, *found.signals)])
 
-    _, moved = next(along(backbone, graph, d, None, backbone.layers, 1))
+    _, moved = next(weight_gradients_along(backbone, graph, d, None, backbone.layers, 1))
     derived = torch.cat([part.double().flatten().cpu() for part in (*moved.activations, *moved.signals)])
     case.agree_with_difference(derived, signals, "derivatives of gradients in the weights", _CAUSE)
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mekrr.features import Derivatives
-from mekrr.kernels import Split, joined, mix, tangent_dots, whiten
-from mekrr.kernels.tangent import JITTER
-from mekrr.linalg import cholesky_with_jitter
+from mekrr.kernels import Split, joined, mix, tangent_dots, tangent_factor, whiten
 from mekrr.tune.problem import Observed
 from mekrr.typing import Float, Tensor
 
@@ -49,7 +47,7 @@ class TangentDesign:
         """Whitened rows of (1 - s) K + s K_T, and the amplitude of K_T that makes force rows of both of one size."""
         found = self.whitened.get(species_weight)
         if found is None:
-            L = cholesky_with_jitter(mix(self.gram, species_weight), JITTER, 1e-5)[0]
+            L = tangent_factor(self.gram, species_weight)
             found = list(whiten(mix(self.rows, species_weight), L).split(self.counts))
             self.whitened[species_weight] = found
         amplitude = _size(psi, derivatives, n_atoms) / max(_size(found, derivatives, n_atoms), 1e-300)
