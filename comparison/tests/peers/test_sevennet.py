@@ -41,10 +41,17 @@ def test_training_lowers_the_error(structures):
 @needs_sevenn
 @pytest.mark.slow
 def test_cap_keeps_the_best_epoch_so_far(structures, tmp_path):
-    method = SevenNetFinetuned(Setup(options={"epochs": 1000, "batch_size": 1}, folder=tmp_path))
-    method.fit(structures[:3], structures[3:4], 40.0)
+    # How long sevenn takes to its first epoch depends on what else the machine does: the first cap in which one fits.
+    for cap in (30.0, 90.0, 270.0):
+        method = SevenNetFinetuned(Setup(options={"epochs": 100_000, "batch_size": 1}, folder=tmp_path / f"{cap:.0f}"))
+        try:
+            method.fit(structures[:3], structures[3:4], cap)
+            break
+        except RuntimeError as error:
+            if "no epoch was done before the cap" not in str(error):
+                raise
     assert method.capped
-    assert 1 <= method.chosen()["epoch"] < 1000
+    assert 1 <= method.chosen()["epoch"] < 100_000
     assert np.isfinite(energy_error(method, structures[:2]))
 
 
