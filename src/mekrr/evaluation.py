@@ -217,7 +217,7 @@ def evaluate(
         forces=has_forces,
         uncertainty=True,
         force_uncertainty=force_uncertainty and has_forces,
-        backbone_forces=has_forces,
+        backbone_forces=has_forces and potential.fitted_.refined is None,
         progress=progress,
     )
     fitted = potential.fitted_

@@ -1,6 +1,7 @@
 """Frozen pretrained networks, one adapter a file, found through entry points and imported lazily."""
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
+from mekrr.backbones.changed import changed
 from mekrr.backbones.linear_maps import LinearMap, offer_linear_maps, tapped
 from mekrr.backbones.registry import BackboneListing, available_backbones, fetch_backbone, load_backbone
 from mekrr.backbones.weight_gradients import (
@@ -21,6 +22,7 @@ __all__ = [
     "WeightChange",
     "WeightGradients",
     "available_backbones",
+    "changed",
     "element_rows",
     "fetch_backbone",
     "load_backbone",

@@ -1,15 +1,17 @@
 """What a backbone is: a frozen network that turns edge vectors into per-atom features and, often, atomic energies."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from ase.data import chemical_symbols
 
-from mekrr.backbones.linear_maps import LinearMap
+from mekrr.backbones.linear_maps import LinearMap, offer_linear_maps
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
@@ -69,8 +71,9 @@ class Backbone(ABC):
         forward_mode: whether torch.func.jvp works through it, also under torch.func.vmap.
         double_reverse: whether reverse mode works through it twice, in what enters linear maps and in the edge vectors;
             networks trained on forces allow that. Where False, reverse over forward mode is relied on instead.
-        linear_maps: those on the way to the energy that `forward` shows to a tap (`offer_linear_maps`), in the order in
+        linear_maps: those on the way to the energy that `forward` shows to a tap (`offer`), in the order in
             which it meets them; none where a network has nothing to offer.
+        linear_layers: the modules that hold them, by name.
         weights_hash: SHA-256 hex digest of the weights; cached features and saved potentials are tied to it.
         dtype: of its weights and features.
         device: where it computes.
@@ -87,6 +90,7 @@ class Backbone(ABC):
     forward_mode: bool = True
     double_reverse: bool = True
     linear_maps: tuple[LinearMap, ...] = ()
+    linear_layers: Mapping[str, Any] = MappingProxyType({})
     weights_hash: str
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")
@@ -125,6 +129,24 @@ class Backbone(ABC):
         Raises:
             ValueError: if a layer or a species is unknown.
         """
+
+    def offer(self, layers: Mapping[str, Any]) -> None:
+        """Name the linear layers on the way to the energy; see `offer_linear_maps`."""
+        self.linear_layers = dict(layers)
+        self.linear_maps = offer_linear_maps(layers)
+
+    def write_checkpoint(self, path: Path, shifts: Mapping[int, float]) -> None:
+        """Write the network as a checkpoint of its own package, with shifts of its energy by element.
+
+        Args:
+            path: the file to write.
+            shifts: eV, by atomic number.
+
+        Raises:
+            ValueError: for a network that cannot be written.
+            OSError: when the file cannot be written.
+        """
+        raise ValueError(f"{self.name} cannot be written as a checkpoint of its own package; SevenNet can")
 
     def prepare(
         self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], layers: Sequence[str]

@@ -11,7 +11,6 @@ import torch
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.line_graph import LineGraph, build_line_graph
-from mekrr.backbones.linear_maps import offer_linear_maps
 from mekrr.backbones.weights import packaged_file
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
@@ -53,7 +52,7 @@ class CHGNet(Backbone):
             for layer, conv in zip(self.layers, model.atom_conv_layers, strict=True)
         }
         maps |= {f"readout/{i}": m for i, m in enumerate(model.mlp.layers) if isinstance(m, torch.nn.Linear)}
-        self.linear_maps = offer_linear_maps(maps)
+        self.offer(maps)
         # Elements absent from the data of a composition fit have weight zero.
         fitted = (self._composition.abs() > 1e-6).nonzero().flatten() + 1
         self.known_species = frozenset(fitted.tolist()) - _ABSENT_FROM_MPTRJ

@@ -169,7 +169,9 @@ class Convolution:
             paths = tuple(path for path, start in zip(couplings, first, strict=True) if start == index)
             groups.append(Group(columns, irrep.dim, channels, paths))
         parity = torch.tensor([(-1.0) ** ir.l for _, ir in tensor_product.irreps_in2 for _ in range(ir.dim)])
-        return Convolution(tuple(groups), hidden, mixing, parity.to(mixing), tensor_product.irreps_out.dim)
+        found = Convolution(tuple(groups), hidden, mixing, parity.to(mixing), tensor_product.irreps_out.dim)
+        _ = found.transposed  # made now: first asked for inside a transform, it would keep tensors of that transform
+        return found
 
 
 def _read_couplings(product: Any, like: Tensor) -> list[Path]:

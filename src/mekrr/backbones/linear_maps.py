@@ -44,6 +44,7 @@ class _Block:
     map: LinearMap
     columns_in: slice
     columns_out: slice
+    instruction: int  # of an equivariant layer
 
 
 @contextmanager
@@ -71,6 +72,26 @@ def offer_linear_maps(modules: Mapping[str, Any]) -> tuple[LinearMap, ...]:
     return tuple(found)
 
 
+def change_weights(modules: Mapping[str, Any], changes: Mapping[str, Tensor]) -> None:
+    """Add to the weights of linear layers, in place.
+
+    Args:
+        modules: as offered.
+        changes: of some of their maps by name, (n_in, n_out), so that y grows by a times the change.
+    """
+    with torch.no_grad():
+        for name, module in modules.items():
+            for block in _blocks(name, module):
+                change = changes.get(block.map.name)
+                if change is None:
+                    continue
+                if isinstance(module, torch.nn.Linear):
+                    module.weight += change.T.to(module.weight)
+                else:  # e3nn multiplies weights by a factor that keeps the variance of outputs at 1
+                    view = module.weight_view_for_instruction(block.instruction)
+                    view += change.to(view) / module.instructions[block.instruction].path_weight
+
+
 def _hook(blocks: list[_Block]) -> Callable[[Any, tuple[Any, ...], Tensor], Tensor | None]:
     def show(module: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         tap = _tap.get()
@@ -92,17 +113,17 @@ def _blocks(name: str, module: Any) -> list[_Block]:
     """Of a scalar layer, one; of an equivariant one, one for each irrep, in the order of its outputs."""
     if isinstance(module, torch.nn.Linear):
         n_in, n_out = module.in_features, module.out_features
-        return [_Block(LinearMap(name, n_in, n_out, 1), slice(0, n_in), slice(0, n_out))]
+        return [_Block(LinearMap(name, n_in, n_out, 1), slice(0, n_in), slice(0, n_out), 0)]
     inputs, outputs = module.irreps_in, module.irreps_out
     found: dict[int, _Block] = {}
-    for instruction in module.instructions:
+    for place, instruction in enumerate(module.instructions):
         if instruction.i_in < 0:
             continue  # a bias, which moves with no activation
         (n_in, irrep), (n_out, _) = inputs[instruction.i_in], outputs[instruction.i_out]
         if instruction.i_out in found and found[instruction.i_out].map.n_in >= n_in:
             continue  # the smaller of two inputs, such as the choice between levels of theory
         columns = inputs.slices()[instruction.i_in], outputs.slices()[instruction.i_out]
-        found[instruction.i_out] = _Block(LinearMap(f"{name}/{irrep}", n_in, n_out, irrep.dim), *columns)
+        found[instruction.i_out] = _Block(LinearMap(f"{name}/{irrep}", n_in, n_out, irrep.dim), *columns, place)
     if sorted(found) != list(range(len(outputs))):
         raise ValueError(f"{name}: outputs without a linear map; offer a layer in which each output has one")
     return [found[i] for i in sorted(found)]

@@ -12,7 +12,6 @@ from torch import nn
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.checkpoint import OCPCheckpoint, read_ocp_checkpoint
 from mekrr.backbones.fetch import fetched_path
-from mekrr.backbones.linear_maps import offer_linear_maps
 from mekrr.backbones.weights import require_file, sha256_of
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
@@ -156,7 +155,7 @@ class SchNet(Backbone):
         for layer, interaction in zip(self.layers, network.interactions, strict=True):
             for part in ("conv.lin1", "conv.lin2", "lin"):
                 maps[f"{layer}/{part}"] = interaction.get_submodule(part)
-        self.linear_maps = offer_linear_maps(maps | {"lin1": network.lin1, "lin2": network.lin2})
+        self.offer(maps | {"lin1": network.lin1, "lin2": network.lin2})
 
     def forward(
         self,

@@ -1,6 +1,6 @@
 """SevenNet: equivariant message passing by the group of S. Han, weights inside the PyPI package sevenn."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.convolution import Convolution, blocks_of
 from mekrr.backbones.convolve import convolve
-from mekrr.backbones.linear_maps import offer_linear_maps
+from mekrr.backbones.sevennet_checkpoint import write_checkpoint
 from mekrr.backbones.weights import packaged_file, require_trust, sha256_of
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
@@ -33,16 +33,24 @@ class SevenNet(Backbone):
         weights_hash: SHA-256 of the checkpoint.
         modality: level of theory, for multi-fidelity models only.
         path: of a user's checkpoint.
+        source: of the weights, wherever they come from.
     """
 
     has_energy = True
     double_reverse = False  # the convolution's gradient in the geometry has no derivative; its tangent has
 
     def __init__(
-        self, card: BackboneCard, model: Any, weights_hash: str, modality: str | None = None, path: str = ""
+        self,
+        card: BackboneCard,
+        model: Any,
+        weights_hash: str,
+        modality: str | None = None,
+        path: str = "",
+        source: Path | None = None,
     ) -> None:
         self.card = card
         self.path = path
+        self._source = source
         self.weights_hash = weights_hash
         self.cutoff = float(model.cutoff)
         self.known_species = frozenset(model.type_map)
@@ -65,9 +73,7 @@ class SevenNet(Backbone):
         }
         self.layers = tuple(f"interaction_{depth}" for depth in range(len(self._scalars)))
         # Not the embedding, whose weights are one vector an element, and not the self-connections: they add nothing.
-        self.linear_maps = offer_linear_maps(
-            {name: m.linear for name, m in self._modules.items() if type(m).__name__ == "IrrepsLinear"}
-        )
+        self.offer({name: m.linear for name, m in self._modules.items() if type(m).__name__ == "IrrepsLinear"})
         self.layer_widths = dict(zip(self.layers, map(len, self._scalars.values()), strict=True))
 
     def forward(
@@ -96,6 +102,12 @@ class SevenNet(Backbone):
                 break
         features = torch.cat([tapped[self.layers.index(layer)] for layer in layers], dim=1)
         return BackboneOutput(features, data["atomic_energy"].squeeze(1) if energies else None)
+
+    def write_checkpoint(self, path: Path, shifts: Mapping[int, float]) -> None:
+        """See Backbone.write_checkpoint."""
+        if self._source is None:
+            raise ValueError("this SevenNet came from no file, and only what came from one can be written again")
+        write_checkpoint(self._source, self.linear_layers, shifts, path)
 
     def _inputs(self, graph: GraphBatch) -> dict[str, Tensor]:
         data = {"x": self._type_index[graph.species], "batch": graph.structure}
@@ -134,7 +146,7 @@ class SevenNetEntry(BackboneEntry):
             )
         found = packaged_file(self.module, self.relative, self.sha256, self.card.package)
         model = _build(found).to(device, dtype)
-        return SevenNet(self.card, model, self.sha256, self.modality)
+        return SevenNet(self.card, model, self.sha256, self.modality, source=found)
 
 
 @dataclass(frozen=True)
@@ -158,7 +170,7 @@ class SevenNetFileEntry(BackboneEntry):
             model = _build(path).to(device, dtype)
         except Exception as error:
             raise BackboneUnavailableError(f"{path} is not a checkpoint that sevenn can load: {error}") from error
-        return SevenNet(self.card, model, weights_hash, next(iter(model.modal_map or {}), None), str(path))
+        return SevenNet(self.card, model, weights_hash, next(iter(model.modal_map or {}), None), str(path), path)
 
 
 def _build(path: Path) -> Any:

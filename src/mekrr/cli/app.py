@@ -4,7 +4,7 @@ import typer
 from rich.markup import escape
 
 from mekrr._version import __version__
-from mekrr.cli import data_commands, evaluate, explain, fit, lammps, md, predict, quickstart, select, serve
+from mekrr.cli import data_commands, evaluate, explain, export, fit, lammps, md, predict, quickstart, select, serve
 from mekrr.cli.backbone_commands import backbones_app
 from mekrr.cli.console import err, out, warnings_on_stderr
 from mekrr.cli.plugins import add_plugins
@@ -40,6 +40,7 @@ app.command("predict")(predict.predict)
 app.command("explain")(explain.explain_command)
 app.command("select")(select.select_command)
 app.command("md")(md.md)
+app.command("export")(export.export)
 app.command("lammps")(lammps.lammps_command)
 app.command("serve")(serve.serve)
 add_plugins(app)

@@ -53,6 +53,8 @@ def solver_line(solver: SolverRecord) -> str:
         return "exact solver: every training atom, energies only"
     inducing = " ".join(f"{symbol} {n}" for symbol, n in solver.inducing_per_species.items())
     text = f"sparse solver: {solver.n_inducing} inducing environments ({inducing})"
+    if solver.n_anchors:
+        text += f", {solver.n_anchors} anchors"
     if not solver.forces:
         return text + ", energies only"
     text += f"; {100 * solver.probed_share:.0f}% of the force directions probed"

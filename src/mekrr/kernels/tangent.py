@@ -154,6 +154,11 @@ class JointBasis:
         return len(self.features) + (0 if self.tangent is None else len(self.tangent))
 
     @property
+    def features_share(self) -> float:
+        """1 - s: what the kernel on features is multiplied by."""
+        return 1.0 - self.share
+
+    @property
     def kernel(self) -> StructureKernel:
         """The kernel on features, before its share."""
         return self.features.kernel

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 
@@ -110,6 +111,11 @@ def _tensors(fitted: Fitted) -> dict[str, Tensor]:
     found |= {f"centres.{f.name}": getattr(model.raw, f.name) for f in fields(Environments)}
     found |= {f"equations.{name}": value for name, value in vars(model.equations).items() if isinstance(value, Tensor)}
     found["coefficients"] = model.coefficients
+    if fitted.refined is not None:
+        found["refined"] = fitted.refined
+    if model.anchors is not None:
+        features = len(model.basis.features)  # the rest is zero
+        found["anchors"] = model.anchors[:features, :features]
     if (tangent := model.tangent) is not None:
         found |= {f"tangent_space.{name}": value for name, value in tangent.space.as_tensors().items()}
         found |= {
@@ -129,6 +135,10 @@ def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
     # Tensors of a file lie where the file has them; products depend in their last bits on where a tensor starts.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     equations: dict[str, Any] = _under(tensors, "equations.") | header["counts"]
+    anchors = tensors.get("anchors")
+    if anchors is not None:
+        beyond = len(tensors["equations.gram"]) - len(anchors)
+        anchors = torch.nn.functional.pad(anchors, (0, beyond, 0, beyond))
     model = Model(
         header["solver"],
         Environments(**_under(tensors, "centres.")),
@@ -142,6 +152,7 @@ def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
         header["energy_amplitude"],
         header["force_amplitude"],
         None if header.get("tangent") is None else _tangent(tensors, header["tangent"]),
+        anchors,
     )
     return Fitted(
         model,
@@ -151,6 +162,7 @@ def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
         _prior_from_json(header["reference"]),
         tuple(header["layers"]),
         Record.from_json(header["record"]),
+        tensors.get("refined"),
     )
 
 

@@ -1,7 +1,7 @@
 """One fit from labelled structures to Fitted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mekrr.errors import DataError
 from mekrr.features import BATCH_ATOMS, DerivativeStore, FeatureCache, TangentSpace, extract, probe, tangent_space
 from mekrr.features.probes import PROBE_BATCH_ATOMS
 from mekrr.potential.advice import label_remarks
+from mekrr.potential.anchors import anchor_structures
 from mekrr.potential.fitted import Fitted, TrainingLabels
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.record import (
@@ -24,9 +25,10 @@ from mekrr.potential.record import (
     SolverRecord,
     versions,
 )
+from mekrr.potential.refine import refine
 from mekrr.potential.solution import Solution, solve
 from mekrr.potential.training import StageProgress, Stopwatch, TrainingSet, choose, layer_candidates, plan_of
-from mekrr.tune import Choice
+from mekrr.tune import Choice, Trial
 from mekrr.typing import Float, Tensor
 
 EXACT_STRUCTURES = 3000  # beyond, the dense eigendecomposition takes minutes and energies alone go to the sparse solver
@@ -87,6 +89,7 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
         ValueError: for an option that has no effect on this path.
     """
     job.options.check_effect(solver, forces, any(s.stress is not None for s in job.structures))
+    anchors = anchor_structures(job.options.anchors, job.structures, job.options.seed)
     space = _space(job, forces, remarks)
     data = training_set(job, wanted_layers(job), forces, space=space)
     if data.store is not None and job.backbone.has_energy:
@@ -94,12 +97,31 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
     plan = plan_of(solver)
     with job.watch.stage("kernel"):
         choice = choose(data, job.options, job.backbone, plan, job.progress)
+    pinned = _pinned(job, anchors, choice.best, data)
+    # a refined network takes the place of the solution, which is made for its leave-one-out alone
+    options = job.options if job.options.refine == 0 else replace(job.options, exact_forces=False)
     with job.watch.stage("solve"):
-        solution = solve(job.structures, data, plan, choice.best, job.options, job.backbone, job.progress)
+        solution = solve(job.structures, data, plan, choice.best, options, job.backbone, job.progress, pinned)
     own = data.extraction.energies
     unit = None if own is None else unit_of_energies(job.structures, own.numpy())
     remarks += [*solution.warnings, *([unit] if unit else []), *choice.warnings]
-    return _fitted(job, data, solution, choice, forces, remarks)
+    fitted = _fitted(job, data, solution, choice, forces, remarks)
+    return fitted if job.options.refine == 0 else _refined(job, fitted)
+
+
+def _refined(job: FitJob, fitted: Fitted) -> Fitted:
+    """A potential on a network whose weights have been changed.
+
+    Raises:
+        ValueError: for a network that names no linear maps.
+        DataError: for too few structures.
+    """
+    backbone = job.backbone
+    if not (backbone.has_energy and backbone.linear_maps):
+        raise ValueError(f"--refine: {backbone.name} names no linear maps, whose weights could be changed")
+    with job.watch.stage("refine"):
+        space = tangent_space(job.structures, backbone, job.feature_cache)
+        return refine(job.structures, fitted, backbone, space, job.options, job.progress)
 
 
 def labels_of(data: TrainingSet, residuals: Float[Tensor, "structures"]) -> TrainingLabels:
@@ -132,6 +154,19 @@ def _space(job: FitJob, forces: bool, remarks: list[str]) -> TangentSpace | None
         return None
     with job.watch.stage("derivatives"):
         return tangent_space(job.structures, backbone, job.feature_cache)
+
+
+def _pinned(job: FitJob, anchors: Sequence[Structure], best: Trial, data: TrainingSet) -> TrainingSet | None:
+    """Rows at which the kernel on features is asked to vanish; None without any.
+
+    By default they go with the tangent kernel: a kernel on features alone must correct what is wrong everywhere, too.
+    """
+    unasked = job.options.anchors == AUTO and best.tangent_share == 0.0
+    if not anchors or unasked or data.store is None:
+        return None
+    # progress would count them among the training structures
+    there = replace(job, structures=anchors, progress=None)
+    return training_set(there, best.layers, True, data.elements)
 
 
 def training_set(

@@ -46,6 +46,8 @@ class Fitted:
         reference: mean energy per atom by composition fit, for comparison.
         layers: names.
         record: how it was made.
+        refined: coordinates of a change of the network's weights, in the space of the tangent part; the potential is
+            on the changed network. None where the network is as pretrained.
     """
 
     model: Model
@@ -55,6 +57,15 @@ class Fitted:
     reference: Prior
     layers: tuple[str, ...]
     record: Record
+    refined: Float[Tensor, "width"] | None = None
+
+    @property
+    def is_network(self) -> bool:
+        """Whether nothing but a network with shifts is left: refined, and not updated since."""
+        tangent = self.model.tangent
+        if self.refined is None or tangent is None:
+            return False
+        return not bool(self.model.coefficients.any()) and not bool(tangent.weights.any())
 
     @property
     def component(self) -> Component:

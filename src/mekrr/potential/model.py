@@ -44,9 +44,9 @@ class TangentPart:
         return TangentPart(space, basis.tangent, basis.share, weights)
 
     @cached_property
-    def change(self) -> WeightChange:
-        """Of the network's weights."""
-        return self.space.change(self.weights)
+    def change(self) -> WeightChange | None:
+        """Of the network's weights; None where there is none to make."""
+        return None if not bool(self.weights.any()) else self.space.change(self.weights)
 
     def rows(self, T: Float[Tensor, "rows elements width"]) -> Float[Tensor, "rows functions"]:
         """Whitened, with its share."""
@@ -86,6 +86,8 @@ class Model:
         energy_amplitude: calibrated variance scale of energies.
         force_amplitude: the same of forces; None without forces in training.
         tangent: the part of the network's tangent kernel; None without it.
+        anchors: Gram matrix of the anchors' rows, part of the equations that are solved but not of the posterior: an
+            anchor says where to be careful, and is no datum; None without any.
         drawn: weights of draws of that part, by their number and seed.
     """
 
@@ -101,6 +103,7 @@ class Model:
     energy_amplitude: float
     force_amplitude: float | None
     tangent: TangentPart | None = None
+    anchors: Float[Tensor, "groups groups"] | None = None
     drawn: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)  # a changed model draws anew
 
     @property

@@ -9,6 +9,7 @@ from mekrr.prior import PRIORS
 from mekrr.tune import CRITERION_NAMES
 
 AUTO = "auto"
+NO_ANCHORS = "none"
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,15 @@ class FitOptions:
         species_weight: "auto", or w between 0 and 1.
         tangent_share: "auto", or the share s of the network's tangent kernel, from 0 (the kernel on features alone, as
             in the paper) to below 1; it needs forces, the sum embedding and a backbone with linear maps.
+        anchors: structures without labels at which the kernel on features is asked for no correction: "auto" (training
+            structures with atoms moved at random, where the tangent kernel has a share), "none", or a file.
         length_scale: "auto", "median" (the median heuristic) or a number in units of the standardised features.
         ridge: "auto", or a number; it is multiplied by n_t / weight_t (sum) or 1 / weight_t (mean).
         criterion: what the choice maximises; "auto" is "loo+evidence" for energies alone and "loo-mae", the
             geometric mean of energy and force errors, with forces or in a basis of inducing environments.
         isolated_atoms: take energies of isolated atoms in the data as fixed references of the composition prior.
+        refine: rounds in which the network's weights are changed, "auto" for as many as pay off on structures held
+            out, 0 for none: the potential is then a network like the pretrained one, as fast and without a kernel.
         seed: of subsets in the search.
         batch_atoms: atoms in one batch of the backbone; None for the default.
     """
@@ -80,6 +85,9 @@ class FitOptions:
         AUTO, "share of the network's tangent kernel, from 0 (the kernel on features alone) to below 1",
         "--tangent-share", (AUTO,),
     )  # fmt: skip
+    anchors: str = option(
+        AUTO, "where features are to correct nothing: auto (rattled training structures), none, or a file", "--anchors"
+    )
     length_scale: str | float = option(
         AUTO, "of standardised features; median for the median heuristic", "--length-scale", (AUTO, "median")
     )
@@ -87,6 +95,9 @@ class FitOptions:
     criterion: str = option(AUTO, f"what is maximised: one of {', '.join(CRITERION_NAMES)}", "--criterion")
     isolated_atoms: bool = option(
         False, "isolated atoms in the data fix the composition prior", "--isolated-atoms", switch="--isolated-atoms"
+    )
+    refine: int | str = option(
+        0, "rounds of refining the network's weights; auto: while held-out errors fall", "--refine", (AUTO,)
     )
     seed: int = option(0, "of the subsets of the search and of the probes", "--seed")
     batch_atoms: int | None = option(
@@ -101,6 +112,10 @@ class FitOptions:
         _choice("prior", self.prior, (AUTO, *PRIORS))
         _choice("criterion", self.criterion, CRITERION_NAMES)
         _number("species_weight", self.species_weight, (AUTO,), 0.0, 1.0)
+        if self.refine != AUTO and not (isinstance(self.refine, int) and self.refine >= 0):
+            raise ValueError(f"refine must be a number of rounds from 0, or auto; got {self.refine!r}")
+        if not self.anchors:
+            raise ValueError("anchors is empty; give auto, none or a file of structures")
         _number("tangent_share", self.tangent_share, (AUTO,), 0.0, 0.999)
         _number("length_scale", self.length_scale, (AUTO, "median"), 1e-12, 1e12)
         _number("ridge", self.ridge, (AUTO,), 1e-300, 1e300)
@@ -142,7 +157,9 @@ class FitOptions:
         defaults = FitOptions()
         reasons = {
             "the exact solver has no inducing environments": ("inducing",) if solver == "exact" else (),
-            "no forces are fitted": () if forces else ("probes", "force_weight", *self._tangent()),
+            "no forces are fitted": ()
+            if forces
+            else ("probes", "force_weight", "refine", *self._tangent(), *self._anchors()),
             "no stress is fitted": () if forces and stress else ("stress_weight",),
             "only the composition prior has energies of isolated atoms": ("isolated_atoms",)
             if self.prior not in (AUTO, "composition")
@@ -157,6 +174,10 @@ class FitOptions:
     def _tangent(self) -> tuple[str, ...]:
         """The share, unless it asks for what there is without forces."""
         return () if self.tangent_share in (AUTO, 0.0) else ("tangent_share",)
+
+    def _anchors(self) -> tuple[str, ...]:
+        """Anchors, unless there are to be none."""
+        return () if self.anchors == NO_ANCHORS else ("anchors",)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

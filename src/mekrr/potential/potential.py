@@ -20,6 +20,7 @@ from mekrr.potential.fit import FitJob, run_fit, solver_of
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.options import FitOptions
 from mekrr.potential.prediction import Prediction, predictions_of
+from mekrr.potential.refine import refined_network
 from mekrr.potential.training import StageProgress, Stopwatch
 from mekrr.potential.update import new_structures, update
 
@@ -57,10 +58,11 @@ class KernelPotential:
         self.device = device
         self.trust_checkpoint = trust_checkpoint
         self._backbone: Backbone | None = None
+        self._refined: tuple[Fitted, Backbone] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the network, which is loaded again when needed; the fit as in the model file."""
-        state = vars(self) | {"_backbone": None}
+        state = vars(self) | {"_backbone": None, "_refined": None}
         if "fitted_" in state:
             state["fitted_"] = pack(state["fitted_"])
         return state
@@ -78,6 +80,16 @@ class KernelPotential:
             BackboneUnavailableError: when it is unknown, not installed or has no weights here.
             ModelFileError: when its weights are not those of the fit.
         """
+        pretrained = self._pretrained()
+        fitted = getattr(self, "fitted_", None)
+        if fitted is None or fitted.refined is None:
+            return pretrained
+        if self._refined is None or self._refined[0] is not fitted:
+            self._refined = fitted, refined_network(pretrained, fitted)
+        return self._refined[1]
+
+    def _pretrained(self) -> Backbone:
+        """The network as published."""
         if self._backbone is None:
             self._backbone = load_backbone(
                 self.options.backbone, device=self.device, trust_checkpoint=self.trust_checkpoint
@@ -99,7 +111,7 @@ class KernelPotential:
         """
         watch = Stopwatch()
         with watch.stage("backbone"):
-            backbone = self.backbone
+            backbone = self._pretrained()
         labelled = as_structures(structures)
         issues = validate(labelled, backbone.known_species, isolated_atoms=self.options.isolated_atoms)
         raise_on_errors(issues)
@@ -201,6 +213,23 @@ class KernelPotential:
             OSError: when the file cannot be written; a file that was there stays as it was.
         """
         save_fitted(self._require_fit(), path)
+
+    def export(self, path: str | Path) -> None:
+        """Write a refined potential as a checkpoint of the network's own package, without deviations.
+
+        The package sums in its own precision: energies agree with those here as far as that goes.
+
+        Raises:
+            ValueError: for a potential with a kernel part, or a network that cannot be written.
+            OSError: when the file cannot be written.
+        """
+        fitted = self._require_fit()
+        if not fitted.is_network:
+            raise ValueError(
+                "a checkpoint cannot hold this potential, which has a kernel part beside the network; fit it with "
+                "--refine auto, or run it through mekrr's calculator and engines"
+            )
+        self.backbone.write_checkpoint(Path(path), fitted.prior.shifts)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", trust_checkpoint: bool = False) -> "KernelPotential":

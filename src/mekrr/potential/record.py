@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,6 +15,7 @@ from mekrr._version import __version__
 from mekrr.backbones import Backbone
 from mekrr.data import Structure
 from mekrr.features import structure_hash
+from mekrr.potential.model import Model
 from mekrr.potential.options import FitOptions
 from mekrr.potential.search_record import SearchRecord
 from mekrr.potential.solution import Solution
@@ -120,6 +121,7 @@ class SolverRecord:
         n_force_directions: rows.
         probed_share: of all force components.
         exact_forces: how the iteration to all force components went; None without one.
+        n_anchors: structures at which the kernel on features was asked to vanish.
     """
 
     solver: str
@@ -130,13 +132,20 @@ class SolverRecord:
     n_force_directions: int = 0
     probed_share: float = 1.0
     exact_forces: Iterations | None = None
+    n_anchors: int = 0
 
     @staticmethod
     def of(solution: Solution, forces: bool) -> "SolverRecord":
         """Of a solution."""
-        model, equations = solution.model, solution.model.equations
-        if model.solver == "exact":
-            return SolverRecord("exact", False, jitter=model.jitter)
+        if solution.model.solver == "exact":
+            return SolverRecord("exact", False, jitter=solution.model.jitter)
+        found = SolverRecord.of_model(solution.model, forces)
+        return replace(found, exact_forces=solution.iterations, n_anchors=solution.n_anchors)
+
+    @staticmethod
+    def of_model(model: Model, forces: bool) -> "SolverRecord":
+        """Of a sparse model, whatever led to it."""
+        equations = model.equations
         species, counts = torch.unique(model.raw.species, return_counts=True)
         per_species = zip(species.tolist(), counts.tolist(), strict=True)
         return SolverRecord(
@@ -147,7 +156,6 @@ class SolverRecord:
             model.jitter,
             equations.n_force_rows,
             equations.probed_share,
-            solution.iterations,
         )
 
 
@@ -195,6 +203,51 @@ class LeaveOneOutRecord:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Errors on structures held out; forces None where they have none."""
+
+    rmse_mev_per_atom: float
+    mae_mev_per_atom: float
+    forces_rmse_mev_per_angstrom: float | None
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of refining a network.
+
+    Attributes:
+        size: norm of the change of the weights, in the coordinates of the tangent space.
+        damping: what pulled to the weights before, in units of the ridge; None before the first round.
+        objective: what is minimised, over the structures learned from.
+        held_out: errors of the network on those held out.
+    """
+
+    size: float
+    damping: float | None
+    objective: float
+    held_out: HeldOut
+
+
+@dataclass(frozen=True)
+class RefinementRecord:
+    """How a network was refined.
+
+    Attributes:
+        ridge: chosen by leave-one-out at the pretrained weights.
+        force_weight: chosen there, Angstrom^2.
+        rounds: the pretrained network with shifts, then each round.
+        n_held_out: structures that only the last step saw.
+        errors: on them, of the network before that step.
+    """
+
+    ridge: float
+    force_weight: float
+    rounds: tuple[Round, ...]
+    n_held_out: int
+    errors: HeldOut
+
+
+@dataclass(frozen=True)
 class UpdateRecord:
     """Structures added later."""
 
@@ -216,6 +269,8 @@ class Record:
         versions: of what the numbers depend on.
         warnings: what the user was told.
         updates: later additions.
+        refinement: of the network; None where it is as pretrained. Leave-one-out and search are those of the kernel
+            potential on the pretrained network.
     """
 
     options: FitOptions
@@ -228,6 +283,7 @@ class Record:
     versions: dict[str, str]
     warnings: tuple[str, ...]
     updates: tuple[UpdateRecord, ...] = ()
+    refinement: RefinementRecord | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries."""

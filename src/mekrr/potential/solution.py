@@ -109,6 +109,24 @@ class ShardEquations:
         return NormalEquations.of(self.rows(shard), self.weights)
 
 
+def anchor_equations(
+    anchors: TrainingSet | None, rows: Rows, layers: Sequence[str], weights: RowWeights
+) -> NormalEquations | None:
+    """Of structures at which the part of the kernel on features is asked to vanish; None without any.
+
+    All of it counts as `gram`: the probed rows of anchors stand for themselves, also beside all force components.
+    """
+    if anchors is None:
+        return None
+    basis = rows.basis
+    features = Rows(anchors, anchors.extraction.select(layers), rows.scaler, JointBasis(basis.features))
+    found = merge(map_shards(ShardEquations(features, weights), features.shards()))
+    gram = torch.zeros(len(basis), len(basis), dtype=torch.float64)
+    gram[: len(basis.features), : len(basis.features)] = basis.features_share * found.total
+    none = torch.zeros(len(basis), rows.data.columns.shape[1], dtype=torch.float64)
+    return NormalEquations(gram, torch.zeros_like(gram), none, n_pinned=len(anchors))
+
+
 @dataclass(frozen=True, eq=False)
 class ShardResiduals:
     """Leave-one-structure-out of a shard, for one prior."""
@@ -138,6 +156,7 @@ class Solution:
         loo_forces: root mean square force residual of each structure left out, eV/Angstrom; NaN without forces.
         iterations: to the full forces; None when there were none.
         best: the trial at the final ridge.
+        n_anchors: structures at which the part on features was asked to vanish.
         criterion: by which the ridge was chosen.
         warnings: what to know.
     """
@@ -147,6 +166,7 @@ class Solution:
     loo_forces: Float[Tensor, "structures"]
     iterations: Iterations | None
     best: Trial
+    n_anchors: int
     criterion: str
     warnings: tuple[str, ...]
 
@@ -159,16 +179,20 @@ def solve(
     options: FitOptions,
     backbone: Backbone,
     progress: StageProgress | None = None,
+    anchors: TrainingSet | None = None,
 ) -> Solution:
     """Solve on all training structures at the chosen hyperparameters; the ridge is chosen again for the whole set.
 
     Leave-one-out sees probed rows. Its errors and the deviations calibrated on them are those of the probed equations,
-    on the safe side of the full solution.
+    on the safe side of the full solution. Anchors shape the solution and what leave-one-out sees of it; the deviations
+    do not take them for data.
     """
     rows, raw, floor = make_rows(data, plan, best, options)
     weights = RowWeights(best.force_weight or 0.0, options.stress_weight)
     shards = rows.shards()
-    factor = Factor.of(merge(map_shards(ShardEquations(rows, weights), shards)))
+    data_alone = merge(map_shards(ShardEquations(rows, weights), shards))
+    pinned = anchor_equations(anchors, rows, best.layers, weights)
+    factor = Factor.of(data_alone if pinned is None else data_alone + pinned)
     prior = data.prior_columns(best.prior)
     ridges = final_ridges(best, options, floor)
     left_out = ShardResiduals(rows, weights, factor, prior.coefficients, prior.without, ridges)
@@ -180,13 +204,13 @@ def solve(
     trial = make_trials(best.layers, [prior], residuals, judged, data.n_atoms, ridges, criterion, at, tangent)[0]
     r, ridge = trial.best, trial.ridge
     whitened = factor.solve(factor.equations.moments @ prior.coefficients, ridge)
-    equations, iterations, messages = factor.equations, None, []
+    equations, iterations, messages = data_alone, None, []
     if options.exact_forces and equations.probed_share < 1.0:
         task = ForceProduct(structures, backbone, best.layers, rows.scaler, rows.basis, whitened, data.space)
         whitened, iterations = full_solution(task, factor, weights.force, prior.coefficients, ridge, progress)
         messages += [] if iterations.converged else [_not_converged(iterations)]
         # the moments whose probed solution is the full one: with nothing added, an update changes nothing
-        implied = equations.total @ whitened + ridge * whitened
+        implied = factor.equations.total @ whitened + ridge * whitened
         equations = equations.with_moments(implied - equations.moments @ prior.coefficients)
     model = Model(
         plan.solver,
@@ -200,8 +224,18 @@ def solve(
         rows.basis.features.jitter,
         *_amplitudes(residuals, r),
         TangentPart.of(data.space, rows.basis, whitened),
+        None if pinned is None else pinned.total,
     )
-    return Solution(model, residuals.energy[0, r], residuals.force[0, r], iterations, trial, criterion, tuple(messages))
+    return Solution(
+        model,
+        residuals.energy[0, r],
+        residuals.force[0, r],
+        iterations,
+        trial,
+        0 if anchors is None else len(anchors),
+        criterion,
+        tuple(messages),
+    )
 
 
 def make_rows(data: TrainingSet, plan: Plan, best: Trial, options: FitOptions) -> tuple[Rows, Environments, float]:

@@ -64,21 +64,22 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
     labels = _joined(fitted.labels, labels_of(data, errors))
     priors = {p.name: _refitted(p.name, labels) for p in (fitted.prior, fitted.baseline, fitted.reference) if p}
     prior, columns = priors[fitted.prior.name]
-    factor = torch.linalg.cholesky(add_diagonal(equations.total, model.ridge))
+    total = equations.total if model.anchors is None else equations.total + model.anchors
+    factor = torch.linalg.cholesky(add_diagonal(total, model.ridge))
     whitened = torch.cholesky_solve((equations.moments @ columns)[:, None], factor)[:, 0]
-    return Fitted(
-        replace(
+    return replace(
+        fitted,
+        model=replace(
             model,
             coefficients=model.basis.coefficients(whitened),
             equations=equations,
             tangent=TangentPart.of(space, model.basis, whitened),
         ),
-        labels,
-        prior,
-        None if fitted.baseline is None else priors[fitted.baseline.name][0],
-        priors[fitted.reference.name][0],
-        fitted.layers,
-        _record(fitted, job, remarks),
+        labels=labels,
+        prior=prior,
+        baseline=None if fitted.baseline is None else priors[fitted.baseline.name][0],
+        reference=priors[fitted.reference.name][0],
+        record=_record(fitted, job, remarks),
     )
 
 
