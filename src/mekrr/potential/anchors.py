@@ -16,7 +16,7 @@ from mekrr.data import Structure, read_structures
 from mekrr.errors import DataError
 from mekrr.potential.options import AUTO, NO_ANCHORS
 
-WEIGHT = 0.03  # of an anchor, where a labelled structure counts 1
+WEIGHT = 0.3  # of an anchor, where a labelled structure counts 1
 RATTLE = 0.1  # Angstrom, the standard deviation of each coordinate
 FEWEST, SHARE, MOST = 20, 4, 80  # anchors: one for so many training structures, between bounds
 
