@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from ase.data import chemical_symbols
@@ -74,10 +75,12 @@ class Backbone(ABC):
         weights_hash: SHA-256 hex digest of the weights; cached features and saved potentials are tied to it.
         dtype: of its weights and features.
         device: where it computes.
+        trusted: whether its weights may be unpickled again, by another process.
     """
 
     card: BackboneCard
     path: str = ""
+    trusted: bool = False
     cutoff: float
     max_neighbours: int | None = None
     layers: tuple[str, ...]
@@ -105,6 +108,12 @@ class Backbone(ABC):
     def identity(self) -> str:
         """Name and hash of the weights: equal exactly when features are comparable."""
         return f"{self.name}:{self.weights_hash}"
+
+    def __reduce__(self) -> tuple[Any, tuple]:
+        """A network travels as its name and the hash of its weights, and is loaded where it arrives."""
+        from mekrr.backbones.registry import load_equal
+
+        return load_equal, (self.spec, self.device.type, self.dtype, self.trusted, self.identity)
 
     @abstractmethod
     def forward(

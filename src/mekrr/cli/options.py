@@ -15,6 +15,12 @@ DeviceOption = Annotated[str, typer.Option("--device", help="Where the backbone 
 TrustOption = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Unpickle weights given by path: only for files you made or trust.")
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", metavar="WHERE", help="Workers: local:N, a scheduler (tcp://host:8786) or a jobqueue .yaml file."
+    ),
+]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", help="Threads of an evaluation; one is fastest below some hundred atoms.")
 ]

@@ -18,6 +18,7 @@ from mekrr.features import structure_hash
 from mekrr.potential.options import FitOptions
 from mekrr.potential.search_record import SearchRecord
 from mekrr.potential.solution import Solution
+from mekrr.shards import Work
 from mekrr.solve import Iterations
 from mekrr.typing import Float, Tensor
 
@@ -216,6 +217,7 @@ class Record:
         versions: of what the numbers depend on.
         warnings: what the user was told.
         updates: later additions.
+        work: what workers of a cluster computed; empty where there was none.
     """
 
     options: FitOptions
@@ -228,6 +230,7 @@ class Record:
     versions: dict[str, str]
     warnings: tuple[str, ...]
     updates: tuple[UpdateRecord, ...] = ()
+    work: tuple[Work, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries."""
