@@ -1,10 +1,10 @@
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
 import pytest
 
 from mekrr.shards import FAN, HERE, merge
+from shards import spelled
 
 
 def test_parts_come_in_the_order_of_their_shards():
@@ -17,16 +17,6 @@ def test_nothing_to_sum_over_is_refused():
         HERE.sum(sum, [])
 
 
-@dataclass(frozen=True)
-class Spelled:
-    """A sum that tells how it was made."""
-
-    text: str
-
-    def __add__(self, other):
-        return Spelled(f"({self.text}+{other.text})")
-
-
 def level_by_level(parts):
     """The tree as it is described: FAN neighbours make a node of the next level."""
     while len(parts) > 1:
@@ -36,7 +26,7 @@ def level_by_level(parts):
 
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 63, 64, 65, 71, 72, 73, 513])
 def test_the_tree_of_a_sum_follows_from_the_number_of_parts(n):
-    parts = [Spelled(str(k)) for k in range(n)]
+    parts = [spelled(k) for k in range(n)]
     assert merge(iter(parts)) == level_by_level(parts)
 
 

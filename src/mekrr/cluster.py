@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial, reduce
 from importlib.metadata import PackageNotFoundError, version
@@ -114,7 +114,9 @@ class ClusterShards(Shards):
                 groups = [nodes[k : k + FAN] for k in range(0, len(nodes), FAN)]
                 nodes = [g[0] if len(g) == 1 else self.client.submit(add_up, *g, pure=False) for g in groups]
                 futures += nodes
-            done = self._result(nodes[0], partial(self._count, futures[:leaves], progress))
+            count = partial(self._count, futures[:leaves], progress)
+            done = self._result(nodes[0], count)
+            count()
         self._credit(stage, done)
         return done.value
 
@@ -230,7 +232,7 @@ def compute(function: bytes, shard: bytes, state: bytes | None, expected: str) -
     from dask.distributed import get_worker
 
     if expected != __version__:
-        raise ClusterError(_other_version({get_worker().address: __version__}))
+        raise ClusterError(_other_version({get_worker().address: __version__}, expected))
     torch.set_num_threads(1)  # the bits of sums depend on it
     start = time.perf_counter()
     call, one = unpacked(function), pickle.loads(shard)
@@ -281,7 +283,7 @@ def check_workers(client: "Client") -> None:
     own = installed()
     others = {worker: each["mekrr"] for worker, each in found.items() if each["mekrr"] != own["mekrr"]}
     if others:
-        raise ClusterError(_other_version(others))
+        raise ClusterError(_other_version(others, __version__))
     for package, here in own.items():
         if there := {each[package] for each in found.values()} - {here}:
             warnings.warn(
@@ -292,10 +294,10 @@ def check_workers(client: "Client") -> None:
             )
 
 
-def _other_version(found: Mapping[str, str]) -> str:
+def _other_version(found: Mapping[str, str], wanted: str) -> str:
     worker, theirs = next(iter(found.items()))
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"worker {worker}{more} has mekrr {theirs}, here it is {__version__}; install the same one on all workers"
+    return f"worker {worker}{more} has mekrr {theirs}, the one that asks {wanted}; install the same one on all workers"
 
 
 def shards_of(cluster: "Shards | Client | None") -> Shards:
@@ -377,14 +379,16 @@ def _local(count: int) -> Iterator[Any]:
     import dask
     from dask.distributed import LocalCluster
 
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}),
-        LocalCluster(
+    with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}):
+        cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=1,
             processes=True,
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-    ):
+        )
+    try:
         yield cluster
+    finally:
+        with suppress(TimeoutError):  # of a busy machine; what is left of it ends with this process
+            cluster.close(timeout=60)
