@@ -275,11 +275,9 @@ def check_workers(client: "Client") -> None:
             f"the scheduler has had no worker for {FIRST_WORKER:.0f} s; start some (dask worker ADDRESS --nthreads 1)"
         ) from error
     found = client.run(installed, on_error="return")
-    strangers = {worker: str(each) for worker, each in found.items() if isinstance(each, BaseException)}
-    if strangers:
-        raise ClusterError(
-            _other_version({worker: f"none that answers ({text})" for worker, text in strangers.items()})
-        )
+    broken = {worker: f"none that answers ({e})" for worker, e in found.items() if isinstance(e, BaseException)}
+    if broken:
+        raise ClusterError(_other_version(broken, __version__))
     own = installed()
     others = {worker: each["mekrr"] for worker, each in found.items() if each["mekrr"] != own["mekrr"]}
     if others:
