@@ -147,9 +147,7 @@ def test_a_scheduler_that_does_not_answer_is_a_sentence(monkeypatch):
 
 def test_workers_with_another_version_are_refused(two, monkeypatch):
     monkeypatch.setattr("mekrr.cluster.__version__", "0.0.1")
-    with pytest.raises(
-        ClusterError, match=r"worker tcp://.* \(and 1 more\) has mekrr .*, the one that asks 0\.0\.1"
-    ):
+    with pytest.raises(ClusterError, match=r"worker tcp://.* \(and 1 more\) has mekrr .*, the one that asks 0\.0\.1"):
         ClusterShards(client=two.client)
     with pytest.raises(ClusterError, match=r"has mekrr 0\.1\.0, the one that asks 0\.0\.1"):
         list(two.map(divided, [1]))
