@@ -137,7 +137,7 @@ def test_sums_are_made_in_the_same_tree(two):
 
 
 def test_a_scheduler_that_does_not_answer_is_a_sentence(monkeypatch):
-    monkeypatch.setattr("mekrr.cluster.ANSWER", 1.0)
+    monkeypatch.setattr("mekrr.cluster.starting.ANSWER", 1.0)
     with (
         pytest.raises(ClusterError, match=r"tcp://127\.0\.0\.1:9: no scheduler answers there within 1 s"),
         connected("tcp://127.0.0.1:9"),
@@ -146,7 +146,7 @@ def test_a_scheduler_that_does_not_answer_is_a_sentence(monkeypatch):
 
 
 def test_workers_with_another_version_are_refused(two, monkeypatch):
-    monkeypatch.setattr("mekrr.cluster.__version__", "0.0.1")
+    monkeypatch.setattr("mekrr.cluster.computing.__version__", "0.0.1")
     with pytest.raises(ClusterError, match=r"worker tcp://.* \(and 1 more\) has mekrr .*, the one that asks 0\.0\.1"):
         ClusterShards(client=two.client)
     with pytest.raises(ClusterError, match=r"has mekrr 0\.1\.0, the one that asks 0\.0\.1"):

@@ -5,19 +5,17 @@ a file. A function travels once to each worker and is kept there, so that its ne
 shard whose worker dies is computed again by another one, from what the scheduler keeps.
 """
 
-import logging
 import pickle
 import platform
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial, reduce
 from importlib.metadata import PackageNotFoundError, version
 from operator import add
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +27,6 @@ from mekrr.shards import FAN, HERE, Part, Shards, Work
 if TYPE_CHECKING:
     from dask.distributed import Client, Future
 
-ANSWER = 15.0  # seconds in which a scheduler must answer
 FIRST_WORKER = 600.0  # seconds until the first worker must be there: a queue may be long
 ALONE = 120.0  # seconds without any worker before a computation is given up
 DEATHS = 10  # workers that may die over one shard before the shard is to blame
@@ -312,81 +309,3 @@ def shards_of(cluster: "Shards | Client | None") -> Shards:
     if not all(hasattr(cluster, name) for name in ("submit", "scheduler_info", "wait_for_workers")):
         raise TypeError(f"cluster must be a dask.distributed.Client; received {type(cluster).__name__}")
     return ClusterShards(client=cluster)
-
-
-@contextmanager
-def connected(where: str | None) -> Iterator[Shards]:
-    """Shards by what --cluster says; what was started for the block ends with it.
-
-    Args:
-        where: local:N for N processes here, the address of a scheduler, or a YAML file of dask-jobqueue's configuration
-            with the number of jobs beside it; None for this process.
-
-    Raises:
-        ValueError: for anything else.
-        ClusterError: when Dask is not installed, or the scheduler does not answer.
-    """
-    if where is None:
-        yield HERE
-        return
-    start = _starter(where)
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise ClusterError(
-            f"--cluster {where} needs Dask, which is not installed; run: pip install 'mekrr[dask]'"
-        ) from error
-    with ExitStack() as stack:
-        address = stack.enter_context(start())
-        try:
-            client = stack.enter_context(Client(address, timeout=ANSWER, set_as_default=False))
-        except (OSError, ValueError) as error:
-            raise ClusterError(
-                f"--cluster {where}: no scheduler answers there within {ANSWER:.0f} s ({error}); start one (dask "
-                "scheduler) or correct the address"
-            ) from error
-        yield ClusterShards(client=client)
-
-
-def _starter(where: str) -> Callable[[], Any]:
-    """What makes the cluster, or names the one that is there."""
-    kind, _, rest = where.partition(":")
-    if kind == "local":
-        if not (rest.isdigit() and int(rest) > 0):
-            raise ValueError(f"--cluster local:N takes a number of processes from 1 on; got {where!r}")
-        return lambda: _local(int(rest))
-    if "://" in where:
-        return lambda: _there(where)
-    if where.endswith((".yaml", ".yml")):
-        from mekrr.jobqueue import jobs
-
-        return lambda: jobs(Path(where))
-    raise ValueError(
-        f"--cluster takes local:N, the address of a scheduler (tcp://host:8786) or a .yaml file; got {where!r}"
-    )
-
-
-@contextmanager
-def _there(address: str) -> Iterator[str]:
-    yield address
-
-
-@contextmanager
-def _local(count: int) -> Iterator[Any]:
-    """Processes of one thread each, on this machine; one that dies is replaced."""
-    import dask
-    from dask.distributed import LocalCluster
-
-    with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}):
-        cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        )
-    try:
-        yield cluster
-    finally:
-        with suppress(TimeoutError):  # of a busy machine; what is left of it ends with this process
-            cluster.close(timeout=60)

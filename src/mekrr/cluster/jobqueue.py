@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mekrr.cluster.computing import DEATHS
 from mekrr.errors import ClusterError
 
 SYSTEMS = {
@@ -46,7 +47,7 @@ def jobs(path: Path) -> Iterator[Any]:
     kind = LocalCluster if system == "local" else getattr(dask_jobqueue, SYSTEMS[system])
     # one thread a process: as many processes as cores, unless the file says otherwise
     settings = {"processes": settings.get("cores", 1)} | settings
-    with dask.config.set({"distributed.scheduler.allowed-failures": 10}):
+    with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}):
         try:
             cluster = kind(**settings)
         except (TypeError, ValueError) as error:
@@ -71,7 +72,9 @@ def read(path: Path) -> tuple[str, int, dict[str, Any]]:
 
     try:
         text = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ClusterError(f"{path} cannot be opened: {error.strerror}; correct the name") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ClusterError(f"{path} cannot be read as YAML: {error}") from error
     queue = text.get("jobqueue") if isinstance(text, dict) else None
     if not isinstance(queue, dict) or len(queue) != 1 or next(iter(queue)) not in SYSTEMS:
