@@ -3,9 +3,9 @@
     python comparison/figures/growth.py --sizes 250,500,1000 -o growth.json
     python comparison/figures/growth.py --plot growth.json -o docs/results
 
-Structures are those of the embedded data set, moved at random. So that hundreds of passes are affordable, the network is
-a small SchNet with random weights: what grows with the number of structures outside the network is measured, and the
-network's own time is proportional to it. The basis is fixed. Every size has a process of its own.
+Structures are those of the embedded data set, moved at random. So that hundreds of passes are affordable, the network
+is a small SchNet with random weights: what grows with the number of structures outside the network is measured, and
+the network's own time is proportional to it. The basis is fixed. Every size has a process of its own.
 """
 
 import argparse

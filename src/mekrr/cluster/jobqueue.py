@@ -87,4 +87,6 @@ def read(path: Path) -> tuple[str, int, dict[str, Any]]:
     if not (isinstance(count, int) and count > 0):
         raise ClusterError(f"{path}: jobs must say how many jobs are submitted, from 1 on; got {count!r}")
     ((system, settings),) = queue.items()
+    if not isinstance(settings or {}, dict):
+        raise ClusterError(f"{path}: {system} must hold settings; there is {settings!r}")
     return system, count, dict(settings or {})
