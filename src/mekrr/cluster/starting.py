@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from mekrr.cluster.computing import DEATHS, ClusterShards
+from mekrr.cluster.jobqueue import closing, jobs
 from mekrr.errors import ClusterError
 from mekrr.shards import HERE, Shards
 
@@ -66,8 +67,6 @@ def _starter(where: str) -> Callable[[], Any]:
     if "://" in where:
         return lambda: _there(where)
     if where.endswith((".yaml", ".yml")):
-        from mekrr.cluster.jobqueue import jobs
-
         return lambda: jobs(Path(where))
     raise ValueError(
         f"--cluster takes local:N, the address of a scheduler (tcp://host:8786) or a .yaml file; got {where!r}"
@@ -80,7 +79,7 @@ def _there(address: str) -> Iterator[str]:
 
 
 @contextmanager
-def _local(count: int) -> Iterator[Any]:
+def _local(count: int) -> Iterator[str]:
     """Processes of one thread each, on this machine; one that dies is replaced."""
     import dask
     from dask.distributed import LocalCluster
@@ -93,8 +92,5 @@ def _local(count: int) -> Iterator[Any]:
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
         )
-    try:
-        yield cluster
-    finally:
-        with suppress(TimeoutError):  # of a busy machine; what is left of it ends with this process
-            cluster.close(timeout=60)
+    with closing(cluster):
+        yield cluster.scheduler_address
