@@ -33,3 +33,18 @@ class ResidualsOf:
         chosen = [self.observations[t] for t in shard]
         without = self.without[:, list(shard)]
         return leave_one_structure_out(self.factor, chosen, self.weights, self.prior, without, self.ridges)
+
+
+class Spelled(str):
+    """A sum that tells how it was made."""
+
+    def __add__(self, other):
+        return Spelled(f"({self!s}+{other!s})")
+
+
+def spelled(k):
+    return Spelled(str(k))
+
+
+def divided(x):
+    return 1 / x

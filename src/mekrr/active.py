@@ -15,9 +15,10 @@ import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from mekrr.backbones import Backbone
 from mekrr.data import Structure, as_structures
 from mekrr.errors import DataError
-from mekrr.features import BATCH_ATOMS, Environments, FeatureCache, batches, extract, structure_hash
+from mekrr.features import BATCH_ATOMS, Environments, FeatureCache, TangentSpace, batches, extract, structure_hash
 from mekrr.graph import GraphBatch, build_batch
 from mekrr.potential import KernelPotential, MekrrWarning
 from mekrr.potential.fitted import Fitted
@@ -382,6 +383,7 @@ def _environments(potential: KernelPotential, atoms: Sequence[Atoms], progress: 
         None if potential.cache is None else FeatureCache(potential.cache),
         potential.options.batch_atoms or BATCH_ATOMS,
         None if progress is None else lambda done, total: progress("features", done, total),
+        potential.shards,
     )
     return fitted.scaler(extraction.environments)
 
@@ -394,11 +396,27 @@ def _tangents(
     if tangent is None:
         return None
     found = []
-    for batch, graph in _graphs(potential, atoms):
-        found.append(tangent.space.of(backbone, graph).float().cpu())
+    groups = list(batches([len(a) for a in atoms], potential.options.batch_atoms or BATCH_ATOMS))
+    shards = [[atoms[t] for t in batch] for batch in groups]
+    parts = potential.shards.map(Tangents(tangent.space, backbone), shards, "weight gradients")
+    for batch, part in zip(groups, parts, strict=True):
+        found.append(part)
         if progress is not None:
             progress("weight gradients", batch[-1] + 1, len(atoms))
     return torch.cat(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Tangents:
+    """T of a batch of structures, in single precision."""
+
+    space: TangentSpace
+    backbone: Backbone
+
+    def __call__(self, batch: Sequence[Atoms]) -> Float[Tensor, "structures elements width"]:
+        """One row a structure."""
+        graph = build_batch(batch, self.backbone.cutoff, self.backbone.max_neighbours)
+        return self.space.of(self.backbone, graph).float().cpu()
 
 
 def _of_atoms(potential: KernelPotential, atoms: Sequence[Atoms], x: Environments) -> Joint:

@@ -17,6 +17,10 @@ class EngineError(MekrrError):
     """A simulation program is not installed, too old, or cannot run what it was given."""
 
 
+class ClusterError(MekrrError):
+    """A cluster does not answer, has lost its workers, or its workers are not like this process."""
+
+
 class ThresholdPassedError(MekrrError):
     """A run was to stop when its deviation passes a threshold, and it did."""
 

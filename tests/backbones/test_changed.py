@@ -1,5 +1,7 @@
 """Networks whose weights have been changed for good."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,11 @@ def test_it_is_the_network_with_what_the_change_adds_at_every_map(backbone):
     torch.testing.assert_close(again.atomic_energies, before.atomic_energies, rtol=0, atol=0)
     assert found.identity != backbone.identity
     assert found.identity == changed(backbone, change).identity
+    travelled = pickle.loads(pickle.dumps(found))
+    assert travelled.identity == found.identity
+    torch.testing.assert_close(
+        travelled.forward(graph, graph.edge_vectors(), found.layers).features, output.features, rtol=0, atol=0
+    )
 
 
 def test_what_no_network_can_hold_is_refused(backbone):

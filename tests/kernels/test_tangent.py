@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mekrr.kernels import TangentBasis, mix, tangent_dots
+from mekrr.kernels import TangentBasis, drawn, joined, mix, tangent_dots
 
 W, AMPLITUDE = 0.3, 2.5
 
@@ -70,3 +70,14 @@ def test_a_draw_keeps_what_its_coefficients_say(rows):
     ]
     torch.testing.assert_close(drawn[0], basis.rows(rows[:3]) @ c, rtol=0, atol=2e-2)
     torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("count", [3, 9, 10, 100])
+def test_rows_drawn_structure_by_structure_are_those_drawn_of_all(count):
+    T = [torch.full((n, 1, 1), float(k)) + torch.arange(n)[:, None, None] / 10 for k, n in enumerate((3, 0, 5, 2))]
+    together = torch.cat(T)
+    found = joined(T, count, 7)
+    chosen = drawn([len(one) for one in T], count, 7)
+    assert torch.equal(found, torch.cat([one[some] for one, some in zip(T, chosen, strict=True)]))
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(7))[: min(count, 10)].sort().values
+    assert torch.equal(found, together[order])

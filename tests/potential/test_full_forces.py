@@ -12,7 +12,8 @@ from mekrr.features import Environments, Scaler, extract, probe
 from mekrr.graph import build_batch
 from mekrr.kernels import Basis, GaussianKernel, JointBasis, StructureKernel
 from mekrr.potential.full_forces import ForceProduct, full_solution
-from mekrr.solve import Factor, NormalEquations, Observation, RowWeights, conjugate_gradients, merge
+from mekrr.shards import HERE
+from mekrr.solve import Factor, NormalEquations, Observation, RowWeights, conjugate_gradients
 
 LAYERS = ("interaction_1",)
 W = 0.3
@@ -47,15 +48,16 @@ def gram(problem, sevennet):
     return found
 
 
-def task_of(problem, sevennet, whitened):
+def task_of(problem, sevennet):
     structures, _, scaler, basis = problem
-    return ForceProduct(structures, sevennet, LAYERS, scaler, basis, whitened)
+    return ForceProduct(structures, sevennet, LAYERS, scaler, basis)
 
 
 @pytest.mark.parametrize("shards", [[[0, 1, 2]], [[0], [1, 2]]])
 def test_the_product_is_that_of_all_force_rows(problem, sevennet, gram, shards):
     a, b = torch.randn(2, len(gram), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found_a, found_b = (merge(map(task_of(problem, sevennet, c), shards)).whitened(problem[3]) for c in (a, b))
+    task = task_of(problem, sevennet)
+    found_a, found_b = (HERE.sum(task, shards, state=task.point(c)).whitened(problem[3]) for c in (a, b))
     for c, found in ((a, found_a), (b, found_b)):
         torch.testing.assert_close(found, gram @ c, rtol=0, atol=1e-4 * float((gram @ c).abs().max()))
     scale = float((a @ gram @ a) * (b @ gram @ b)) ** 0.5
@@ -82,9 +84,7 @@ def test_the_full_solution_is_that_of_all_force_rows(problem, sevennet, gram, mo
     monkeypatch.setattr("mekrr.potential.full_forces.conjugate_gradients", tight)
     factor, ridge = probed_factor(problem, gram), 1e-2
     one = torch.ones(1, dtype=torch.float64)
-    found, iterations = full_solution(
-        task_of(problem, sevennet, torch.zeros(len(gram), dtype=torch.float64)), factor, FORCE_WEIGHT, one, ridge, None
-    )
+    found, iterations = full_solution(task_of(problem, sevennet), factor, FORCE_WEIGHT, one, ridge, None)
     full = factor.equations.total + ridge / 3 * torch.eye(len(gram), dtype=torch.float64)
     expected = torch.linalg.solve(full, factor.equations.moments[:, 0])
     assert len(iterations.residuals) <= 8
@@ -110,7 +110,7 @@ def test_no_graph_is_built_twice_while_there_is_room(problem, sevennet, gram, co
 
     def solution():
         factor, one = probed_factor(problem, gram), torch.ones(1, dtype=torch.float64)
-        task = task_of(problem, sevennet, torch.zeros(len(gram), dtype=torch.float64))
+        task = task_of(problem, sevennet)
         return full_solution(task, factor, FORCE_WEIGHT, one, 1e-2, None)
 
     monkeypatch.setattr("mekrr.potential.full_forces.BATCH_ATOMS", 12)

@@ -14,7 +14,7 @@ from mekrr.graph import build_batch
 from mekrr.kernels import JointBasis
 from mekrr.potential import MekrrWarning
 from mekrr.potential.full_forces import ForceProduct
-from mekrr.solve import merge
+from mekrr.shards import HERE
 
 pytestmark = pytest.mark.filterwarnings("ignore::mekrr.potential.MekrrWarning")
 
@@ -112,8 +112,8 @@ def test_the_product_of_all_forces_is_that_of_all_rows(tangent_potential, alloys
         rows = model.basis.rows(x, fitted.scaler.derivative(d.features), d.tangent)[1 : 1 + d.n_forces]
         gram += rows.T @ rows
     c = torch.randn(len(gram), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    task = ForceProduct(structures, backbone, fitted.layers, fitted.scaler, model.basis, c, model.tangent.space)
-    found = merge(map(task, [[0], [1]])).whitened(model.basis)
+    task = ForceProduct(structures, backbone, fitted.layers, fitted.scaler, model.basis, model.tangent.space)
+    found = HERE.sum(task, [[0], [1]], state=task.point(c)).whitened(model.basis)
     torch.testing.assert_close(found, gram @ c, rtol=0, atol=1e-3 * float((gram @ c).abs().max()))
 
 

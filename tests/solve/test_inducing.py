@@ -3,9 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mekrr.features import Environments
+from mekrr.features import Environments, Scaler
 from mekrr.solve import choose_inducing, default_count
 from mekrr.solve.inducing import quotas
+from support import random_environments
 
 
 def environments(counts: dict[int, int], n_features: int = 3, seed: int = 0):
@@ -113,3 +114,12 @@ def test_very_many_candidates_are_thinned_by_the_seed(monkeypatch):
 @pytest.mark.parametrize(("n", "count"), [(20, 20), (150, 100), (600, 300), (10_000, 1500)])
 def test_default_count(n, count):
     assert default_count(environments({29: n}, n_features=1)) == count
+
+
+def test_raw_environments_with_their_scaler_give_the_same(monkeypatch):
+    """Also where candidates are a subset."""
+    raw = random_environments([30] * 8, 5)
+    scaler = Scaler.fit(raw.features, (5,))
+    for candidates in (20_000, 25):
+        monkeypatch.setattr("mekrr.solve.inducing.CANDIDATES", candidates)
+        assert torch.equal(choose_inducing(raw, 40, 1, scaler), choose_inducing(scaler(raw), 40, 1))

@@ -2,13 +2,13 @@ import itertools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekrr.prior import PRIORS
-from mekrr.solve import Factor, NormalEquations, map_shards, merge
+from mekrr.shards import HERE, merge
+from mekrr.solve import Factor, NormalEquations
 from shards import EquationsOf, ResidualsOf
 
 RIDGES = torch.tensor([1e-4, 1e-1], dtype=torch.float64)
@@ -34,8 +34,8 @@ def test_any_cut_gives_the_same_equations_and_residuals(in_environments, cuts):
         residuals_of(in_environments),
     )
     whole = list(range(8))
-    assert_same(merge(map_shards(equations, shards)), equations(whole), rtol=1e-12, atol=1e-13)
-    assert_same(merge(map_shards(residuals, shards)), residuals(whole), rtol=1e-10, atol=1e-12)
+    assert_same(HERE.sum(equations, shards), equations(whole), rtol=1e-12, atol=1e-13)
+    assert_same(HERE.sum(residuals, shards), residuals(whole), rtol=1e-10, atol=1e-12)
 
 
 def test_a_process_pool_gives_the_same_bits(in_environments, in_structures):
@@ -48,15 +48,5 @@ def test_a_process_pool_gives_the_same_bits(in_environments, in_structures):
     ]
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         for function in functions:
-            found, expected = (merge(map_shards(function, shards, mapper)) for mapper in (pool.map, map))
+            found, expected = merge(pool.map(function, shards)), HERE.sum(function, shards)
             assert_same(found, expected, rtol=0, atol=0)
-
-
-def test_parts_come_in_the_order_of_their_shards():
-    assert list(map_shards(sum, [[1, 2], [3], []])) == [3, 3, 0]
-    assert merge(map_shards(list, [[1, 2], [3], [4]])) == [1, 2, 3, 4]
-
-
-def test_nothing_to_sum_over_is_refused():
-    with pytest.raises(ValueError, match="there are no structures to sum over"):
-        merge(map_shards(sum, []))

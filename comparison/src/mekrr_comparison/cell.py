@@ -35,6 +35,7 @@ class Cell:
         cap: seconds a fit may take, None for no cap.
         device: where networks compute.
         cache: folder of features; None for none, so that times are honest.
+        cluster: as --cluster says, for methods that take one; it changes seconds, not results.
         extra: what is measured beside errors: "" or "surface".
     """
 
@@ -49,6 +50,7 @@ class Cell:
     cap: float | None = None
     device: str = "cpu"
     cache: Path | None = None
+    cluster: str | None = None
     extra: str = ""
 
     def setup(self, folder: Path | None = None) -> Setup:

@@ -14,13 +14,14 @@ from rich.table import Table as RichTable
 from mekrr.cli.console import Stages, err, out, print_json
 from mekrr.cli.declared import with_options
 from mekrr.cli.options import (
+    ClusterOption,
     IndexOption,
     JsonOption,
 )
 from mekrr.cli.outputs import require_folder
 from mekrr.data import LabelKeys
 from mekrr.features import default_cache_folder
-from mekrr_comparison.method import METHODS, check_method
+from mekrr_comparison.method import METHODS, check_method, method_class
 from mekrr_comparison.outcome import run_task
 from mekrr_comparison.sets import Sizes, read_sets
 from mekrr_comparison.tables import Table
@@ -52,6 +53,7 @@ def benchmark(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Honest seconds: no features kept.")] = False,
     index: IndexOption = ":",
     device: Annotated[str, typer.Option(help="Where networks compute: auto, cpu or cuda.")] = "cpu",
+    cluster: ClusterOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run an experiment of the paper, or a comparison with today's alternatives, on DATA."""
@@ -59,7 +61,7 @@ def benchmark(
     _known("--align", align, dict.fromkeys(("auto", "always", "never")))
     inputs = Inputs(
         (), _methods(methods), tuple(range(seeds)), Sizes(train_size, validation_size, test_size), _numbers(sizes),
-        group, tuple(pair or ()), align, backbone, device, cap,
+        group, tuple(pair or ()), align, backbone, device, _cluster(cluster, _methods(methods)), cap,
         cache=None if no_cache else (cache or default_cache_folder()).resolve(), options=_options(set_ or []),
     )  # fmt: skip
     require_folder(output)
@@ -127,6 +129,17 @@ def _methods(text: str | None) -> tuple[str, ...]:
     if text == "all":
         return tuple(METHODS)
     return tuple(dict.fromkeys(check_method(word.strip()) for word in text.split(",")))
+
+
+def _cluster(where: str | None, methods: tuple[str, ...]) -> str | None:
+    """Where the methods that can compute on workers do so.
+
+    Raises:
+        ValueError: where none of the methods takes one.
+    """
+    if where is not None and methods and not any(method_class(name).takes_cluster for name in methods):
+        raise ValueError(f"--cluster: without effect on {', '.join(methods)}; leave it out, or add the method mekrr")
+    return where
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

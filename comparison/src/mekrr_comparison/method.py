@@ -12,6 +12,7 @@ from ase import Atoms
 from mekrr._version import __version__
 from mekrr.data import Structure
 from mekrr.potential import Prediction
+from mekrr.shards import HERE, Shards
 
 _OWN = "mekrr_comparison.own"
 _SIMPLE = "mekrr_comparison.simple"
@@ -69,6 +70,8 @@ class Method(ABC):
         needs_validation: whether it stops early or chooses by held-out structures. Otherwise the runner adds them to
             the training structures, so that every method sees the same labels.
         reads_features: whether a fit looks for features in the cache, so that its seconds may leave them out.
+        takes_cluster: whether it computes on workers where `shards` has them.
+        shards: who computes.
         capped: set by `fit` when the wall-clock cap ended it before its own end.
         seconds: filled by `fit` where it knows its stages, by name.
     """
@@ -78,6 +81,8 @@ class Method(ABC):
     settings_from: ClassVar[str]
     needs_validation: ClassVar[bool] = True
     reads_features: ClassVar[bool] = False
+    takes_cluster: ClassVar[bool] = False
+    shards: Shards = HERE
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

@@ -64,6 +64,7 @@ class Outcome:
             "align": inputs.align,
             "backbone": inputs.backbone,
             "device": inputs.device,
+            "cluster": inputs.cluster,
             "cap_seconds": inputs.cap,
             "feature_cache": inputs.cache is not None,
             "options": {method: dict(options) for method, options in inputs.options.items()},

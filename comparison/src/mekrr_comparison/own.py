@@ -36,6 +36,7 @@ class Automatic(Method):
     settings_from: ClassVar[str] = "mekrr's defaults: everything chosen by leave-one-out"
     needs_validation: ClassVar[bool] = False
     reads_features: ClassVar[bool] = True
+    takes_cluster: ClassVar[bool] = True
     fixed: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, setup: Setup) -> None:
@@ -79,8 +80,10 @@ class Automatic(Method):
         if unknown:
             raise ValueError(f"{self.name}: this version of mekrr has no fit option {', '.join(unknown)}")
         common = {"cache": self.setup.cache, "device": self.setup.device, "seed": self.setup.seed} | self.options
+        common["cluster"] = self.shards
         if not self.is_untrained:
             return KernelPotential(self.setup.backbone, **common)
+        common["cluster"] = None  # weights that no name loads cannot travel
         potential = _PotentialOn(self.setup.backbone, **common)
         potential.network = untrained(self.setup.backbone, self.setup.seed)
         return potential

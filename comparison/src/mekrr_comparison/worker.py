@@ -9,10 +9,12 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mekrr.cluster import connected
 from mekrr.data import Structure
 from mekrr.errors import DataError
 from mekrr.potential import MekrrWarning
@@ -59,17 +61,21 @@ def _computed(cell: Cell, method: Method) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", MekrrWarning)
         memory = peak_memory_mib()
-        before, start = _entries(cell.cache), time.perf_counter()
-        method.fit(training, validation, cell.cap)
-        fitted = time.perf_counter()
-        tests = {name: _tested(method, structures) for name, structures in cell.tests.items()}
-        predicted = time.perf_counter()
+        before = _entries(cell.cache)
+        with connected(cell.cluster if kind.takes_cluster else None) as method.shards:
+            start = time.perf_counter()
+            method.fit(training, validation, cell.cap)
+            fitted = time.perf_counter()
+            work = [asdict(one) for one in method.shards.work]
+            tests = {name: _tested(method, structures) for name, structures in cell.tests.items()}
+            predicted = time.perf_counter()
     said = [str(w.message) for w in heard if issubclass(w.category, MekrrWarning)]
     seconds = {"fit": fitted - start, "predict": predicted - fitted, "stages": method.seconds}
     return {
         "tests": tests,
         "seconds": seconds,
         "features_from_cache": kind.reads_features and _from_cache(cell.cache, before),
+        "work": work,
         "memory_at_start_mib": memory,
         "capped": method.capped,
         "chosen": method.chosen(),

@@ -74,13 +74,16 @@ class Backbone(ABC):
         linear_maps: those on the way to the energy that `forward` shows to a tap (`offer`), in the order in
             which it meets them; none where a network has nothing to offer.
         linear_layers: the modules that hold them, by name.
+        origin: the network whose weights were changed, and the change; None for one as it was loaded.
         weights_hash: SHA-256 hex digest of the weights; cached features and saved potentials are tied to it.
         dtype: of its weights and features.
         device: where it computes.
+        trusted: whether its weights may be unpickled again, by another process.
     """
 
     card: BackboneCard
     path: str = ""
+    trusted: bool = False
     cutoff: float
     max_neighbours: int | None = None
     layers: tuple[str, ...]
@@ -91,6 +94,7 @@ class Backbone(ABC):
     double_reverse: bool = True
     linear_maps: tuple[LinearMap, ...] = ()
     linear_layers: Mapping[str, Any] = MappingProxyType({})
+    origin: tuple[Any, Any] | None = None
     weights_hash: str
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")
@@ -109,6 +113,15 @@ class Backbone(ABC):
     def identity(self) -> str:
         """Name and hash of the weights: equal exactly when features are comparable."""
         return f"{self.name}:{self.weights_hash}"
+
+    def __reduce__(self) -> tuple[Any, tuple]:
+        """A network travels as its name and the hash of its weights, and is loaded, and changed, where it arrives."""
+        from mekrr.backbones.changed import changed
+        from mekrr.backbones.registry import load_equal
+
+        if self.origin is not None:
+            return changed, self.origin
+        return load_equal, (self.spec, self.device.type, self.dtype, self.trusted, self.identity)
 
     @abstractmethod
     def forward(

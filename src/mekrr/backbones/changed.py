@@ -28,7 +28,9 @@ def changed(backbone: Backbone, change: WeightChange) -> Backbone:
             raise ValueError(f"{name}: the change differs between elements, and the weights of a layer cannot")
         deltas[name] = left @ core[0] @ right.T
         digest.update(name.encode() + deltas[name].numpy().tobytes())
-    found = copy.deepcopy(backbone)
+    found: Backbone = object.__new__(type(backbone))  # not by its own way of travelling, which loads it again
+    vars(found).update(copy.deepcopy(vars(backbone)))
+    found.origin = backbone, change
     change_weights(found.linear_layers, deltas)
     found.weights_hash = digest.hexdigest()
     return found

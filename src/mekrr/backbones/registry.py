@@ -1,6 +1,7 @@
 """Backbones by name, found through entry points and imported when asked for."""
 
 import difflib
+import platform
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,6 +70,21 @@ def load_backbone(
         modified = Path(path).stat().st_mtime_ns
     with _loading:
         return _load(entry, path, modified, resolve_device(device), dtype, trust_checkpoint)
+
+
+def load_equal(spec: str, device: str, dtype: torch.dtype, trust_checkpoint: bool, identity: str) -> Backbone:
+    """The backbone another process has, loaded here.
+
+    Raises:
+        BackboneUnavailableError: if it is not here, or its weights are others.
+    """
+    found = load_backbone(spec, device, dtype=dtype, trust_checkpoint=trust_checkpoint)
+    if found.identity != identity:
+        raise BackboneUnavailableError(
+            f"{spec} on {platform.node()} has the weights {found.identity}, but {identity} is asked for; give all "
+            "workers the same weights"
+        )
+    return found
 
 
 def fetch_backbone(name: str, progress: Progress | None = None) -> Path:
@@ -148,4 +164,6 @@ def _listing(name: str, entry: BackboneEntry) -> BackboneListing:
 def _load(
     entry: BackboneEntry, path: str, modified: int, device: torch.device, dtype: torch.dtype, trust_checkpoint: bool
 ) -> Backbone:
-    return entry.load(Path(path) if path else None, device, dtype, trust_checkpoint)
+    backbone = entry.load(Path(path) if path else None, device, dtype, trust_checkpoint)
+    backbone.trusted = trust_checkpoint
+    return backbone

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mekrr.potential import MekrrWarning
+from mekrr.shards import HERE, Shards
 
 SHOW_AFTER = 2.0  # seconds; shorter stages show no bar
 
@@ -60,9 +61,13 @@ class Stages:
     """A progress bar a stage, with the time left, for stages over two seconds; silent where stderr is no terminal.
 
     It is a StageProgress: call it with the stage's name, the units done and the units in all.
+
+    Args:
+        shards: who computes; workers and shards stand beside the stage.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shards: Shards = HERE) -> None:
+        self._shards = shards
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -90,4 +95,8 @@ class Stages:
             self._started[stage] = time.monotonic()
             self._tasks[stage] = self._progress.add_task(stage, total=total, visible=False)
         shown = time.monotonic() - self._started[stage] > SHOW_AFTER
-        self._progress.update(self._tasks[stage], completed=done, total=total, visible=shown)
+        status = self._shards.status()
+        described = f"{stage} ({status})" if status else stage
+        # conjugate gradients do not know how long they take
+        known = total or None
+        self._progress.update(self._tasks[stage], description=described, completed=done, total=known, visible=shown)

@@ -9,6 +9,7 @@ import typer
 from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.declared import with_options
 from mekrr.cli.options import (
+    ClusterOption,
     DataArgument,
     DeviceOption,
     IndexOption,
@@ -17,7 +18,8 @@ from mekrr.cli.options import (
     TrustOption,
 )
 from mekrr.cli.outputs import PAGE_SUFFIXES, require_output
-from mekrr.cli.tables import calibration_line, error_table, group_table
+from mekrr.cli.tables import calibration_line, error_table, group_table, print_work, work_record
+from mekrr.cluster import connected
 from mekrr.data import LabelKeys, label_remarks, read_structures
 from mekrr.evaluation import Evaluation, evaluate
 from mekrr.potential import KernelPotential, MekrrWarning
@@ -35,6 +37,7 @@ def evaluate_command(
     report: Annotated[Path | None, typer.Option(help="An HTML page to write.")] = None,
     index: IndexOption = ":",
     device: DeviceOption = "auto",
+    cluster: ClusterOption = None,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -45,14 +48,16 @@ def evaluate_command(
     structures = read_structures(data, keys, index)
     for remark in label_remarks(structures, range(len(structures))):
         warnings.warn(remark.message, MekrrWarning, stacklevel=1)
-    with Stages() as stages:
+    with connected(cluster) as shards, Stages(shards) as stages:
+        potential.shards = shards
         found = evaluate(potential, structures, by, stages, force_uncertainty)
     if report is not None:
         write(report, potential, found)
     if json:
-        print_json(found.metrics())
+        print_json(found.metrics() | work_record(shards.work))
     else:
         _print(found, report)
+        print_work(shards.work)
 
 
 def write(path: Path, potential: KernelPotential, found: Evaluation, title: str = "mekrr report") -> None:

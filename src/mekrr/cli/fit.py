@@ -8,9 +8,10 @@ import typer
 
 from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.declared import with_options
-from mekrr.cli.options import DeviceOption, IndexOption, JsonOption, TrustOption
+from mekrr.cli.options import ClusterOption, DeviceOption, IndexOption, JsonOption, TrustOption
 from mekrr.cli.outputs import MODEL_SUFFIXES, require_output
-from mekrr.cli.tables import calibration_line, choice_table, error_table, solver_line
+from mekrr.cli.tables import calibration_line, choice_table, error_table, print_work, solver_line
+from mekrr.cluster import connected
 from mekrr.data import LabelKeys, read_structures
 from mekrr.evaluation import Evaluation, evaluate
 from mekrr.features import default_cache_folder
@@ -30,6 +31,7 @@ def fit(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no features on disk.")] = False,
     index: IndexOption = ":",
     device: DeviceOption = "auto",
+    cluster: ClusterOption = None,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -48,7 +50,8 @@ def fit(
     structures = read_structures(train, keys, index)
     seconds_read = time.perf_counter() - started
     held_out = None if validation is None else read_structures(validation, keys)
-    with Stages() as stages:
+    with connected(cluster) as shards, Stages(shards) as stages:
+        potential.shards = shards
         potential.fit(structures, progress=stages)
         potential.fitted_.record.seconds["read"] = seconds_read
         potential.save(output)
@@ -65,7 +68,7 @@ def fit_record(potential: KernelPotential, output: Path, validation: Evaluation 
     record = fitted.record.as_json()
     best = record["search"]["best"]
     own = {"ridge": fitted.ridge, "embedding": fitted.embedding}
-    kept = ("solver", "leave_one_out", "seconds", "data", "backbone", "warnings")
+    kept = ("solver", "leave_one_out", "seconds", "work", "data", "backbone", "warnings")
     return {
         "model": str(output),
         "chosen": {name: best[name] for name in CHOSEN} | own,
@@ -98,4 +101,5 @@ def _print(potential: KernelPotential, output: Path, validation: Evaluation | No
         out.print(error_table(validation, f"{len(validation.structures)} validation structures"))
         out.print(calibration_line(validation.metrics()), soft_wrap=True)
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in record.seconds.items())
+    print_work(record.work)
     out.print(f"{seconds}\nwrote {output}", soft_wrap=True, highlight=False)

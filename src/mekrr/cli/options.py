@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mekrr.cluster import check_where
+
 DataArgument = Annotated[
     list[Path], typer.Argument(metavar="DATA...", help="Files that ASE reads: extxyz, traj, db, aselmdb, OUTCAR, ...")
 ]
@@ -14,6 +16,23 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 DeviceOption = Annotated[str, typer.Option("--device", help="Where the backbone computes: auto, cpu or cuda.")]
 TrustOption = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Unpickle weights given by path: only for files you made or trust.")
+]
+
+
+def _checked(where: str | None) -> str | None:
+    if where is not None:
+        check_where(where)
+    return where
+
+
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="WHERE",
+        callback=_checked,
+        help="Workers: local:N, a scheduler (tcp://host:8786) or a jobqueue .yaml file.",
+    ),
 ]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", help="Threads of an evaluation; one is fastest below some hundred atoms.")

@@ -10,9 +10,19 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mekrr.cli.console import Stages, out, print_json
-from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
+from mekrr.cli.options import (
+    ClusterOption,
+    DataArgument,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    ModelArgument,
+    TrustOption,
+)
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
 from mekrr.cli.structure_files import write_structures
+from mekrr.cli.tables import print_work, work_record
+from mekrr.cluster import connected
 from mekrr.data import OWN_RESULTS, Structure, info_to_write, read_structures
 from mekrr.evaluation import warn_of_unlike
 from mekrr.potential import KernelPotential, Prediction
@@ -27,6 +37,7 @@ def predict(
     ] = False,
     index: IndexOption = ":",
     device: DeviceOption = "auto",
+    cluster: ClusterOption = None,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -34,7 +45,8 @@ def predict(
     require_output(output, STRUCTURE_SUFFIXES, (model, *data))
     potential = KernelPotential.load(model, device, trust_checkpoint)
     structures = read_structures(data, index=index, require_energy=False)
-    with Stages() as stages:
+    with connected(cluster) as shards, Stages(shards) as stages:
+        potential.shards = shards
         predictions = potential.predict(
             structures,
             uncertainty=True,
@@ -45,10 +57,11 @@ def predict(
     warn_of_unlike(potential.fitted_.record, structures, predictions)
     write_predictions(output, structures, predictions)
     if json:
-        print_json(
-            {"output": str(output), "n_structures": len(structures), "energies_ev": [p.energy for p in predictions]}
-        )
+        energies = [p.energy for p in predictions]
+        found = {"output": str(output), "n_structures": len(structures), "energies_ev": energies}
+        print_json(found | work_record(shards.work))
     else:
+        print_work(shards.work)
         out.print(f"wrote {len(predictions)} structures to {output}", soft_wrap=True, highlight=False)
 
 

@@ -11,9 +11,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from rich.table import Table
 
 from mekrr.cli.console import Stages, err, out, print_json
-from mekrr.cli.options import DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
+from mekrr.cli.options import ClusterOption, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
 from mekrr.cli.structure_files import write_structures
+from mekrr.cli.tables import print_work, work_record
+from mekrr.cluster import connected
 from mekrr.data import Structure, info_to_write, read_structures
 from mekrr.features import default_cache_folder
 from mekrr.potential import KernelPotential
@@ -36,6 +38,7 @@ def select_command(
     cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no features on disk.")] = False,
     device: DeviceOption = "auto",
+    cluster: ClusterOption = None,
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -46,15 +49,17 @@ def select_command(
     potential = KernelPotential.load(model, device, trust_checkpoint)
     potential.cache = None if no_cache else (cache or default_cache_folder())
     structures = read_structures(pool, index=index, require_energy=False)
-    with Stages() as stages:
+    with connected(cluster) as shards, Stages(shards) as stages:
+        potential.shards = shards
         found = select(potential, structures, count, method, seed, skip_unknown, stages)
     write_structures(output, list(_frames(found)))
     if json:
-        print_json(record(found) | {"output": str(output)})
+        print_json(record(found) | {"output": str(output)} | work_record(shards.work))
         return
     if any(vars(found.skipped).values()):
         err.print(f"left out of {found.n_pool} structures: {found.skipped}", soft_wrap=True, highlight=False)
     out.print(_table(found))
+    print_work(shards.work)
     out.print(f"wrote {count} structures to {output}", soft_wrap=True, highlight=False)
 
 

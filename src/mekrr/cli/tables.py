@@ -1,13 +1,18 @@
 """The tables that commands print."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 
+from mekrr.cli.console import out
 from mekrr.evaluation import Evaluation
 from mekrr.potential.record import Record, SolverRecord
 from mekrr.potential.search_record import TrialRecord
+from mekrr.shards import Work
+
+SHOWN_WORKERS = 12
 
 
 def error_table(evaluation: Evaluation, title: str) -> Table:
@@ -89,6 +94,35 @@ def choice_table(record: Record) -> Table:
     for head, text in _TRIAL_ROWS.items():
         table.add_row(head, *(text(trial) for _, trial in trials))
     return table
+
+
+def work_table(work: Sequence[Work]) -> Table:
+    """Shards and seconds of each worker of a cluster, by stage."""
+    stages = list(dict.fromkeys(one.stage for one in work))
+    table = Table(title="who computed what: shards, and seconds in them", title_justify="left")
+    table.add_column("worker", overflow="fold")
+    for stage in stages:
+        table.add_column(stage, justify="right")
+    by_place = {(one.worker, one.stage): f"{one.shards}, {one.seconds:.1f} s" for one in work}
+    workers = list(dict.fromkeys(one.worker for one in work))
+    for worker in workers[:SHOWN_WORKERS]:
+        table.add_row(worker, *(by_place.get((worker, stage), "-") for stage in stages))
+    if rest := workers[SHOWN_WORKERS:]:
+        totals = ((stage, [one for one in work if one.stage == stage and one.worker in rest]) for stage in stages)
+        sums = (f"{sum(w.shards for w in some)}, {sum(w.seconds for w in some):.1f} s" for _, some in totals)
+        table.add_row(f"{len(rest)} more", *sums)
+    return table
+
+
+def print_work(work: Sequence[Work]) -> None:
+    """The table, where there was a cluster."""
+    if work:
+        out.print(work_table(work))
+
+
+def work_record(work: Sequence[Work]) -> dict[str, Any]:
+    """For JSON: key "work", absent without a cluster."""
+    return {"work": [asdict(one) for one in work]} if work else {}
 
 
 def number(value: float | None) -> str:

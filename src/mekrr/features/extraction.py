@@ -9,7 +9,10 @@ from ase import Atoms
 from mekrr.backbones import Backbone
 from mekrr.features.cache import FeatureCache
 from mekrr.features.environments import Environments
-from mekrr.features.observe import BATCH_ATOMS, Pass, observe
+from mekrr.features.observe import BATCH_ATOMS, Pass, batches, look
+from mekrr.features.stored import Entry, computed
+from mekrr.graph import build_batch
+from mekrr.shards import HERE, Shards
 from mekrr.typing import Float, Tensor
 
 Progress = Callable[[int, int], None]
@@ -37,12 +40,27 @@ class Extraction:
         return Extraction(self.environments[indices], self.layers, self.widths, energies)
 
     def select(self, layers: Sequence[str]) -> "Extraction":
-        """The same structures with only some of the layers."""
+        """The same structures with only some of the layers; with all of them, no copy."""
+        if tuple(layers) == self.layers:
+            return self
         starts = dict(zip(self.layers, torch.tensor((0, *self.widths)).cumsum(0).tolist(), strict=False))
         width = dict(zip(self.layers, self.widths, strict=True))
         columns = torch.cat([torch.arange(starts[name], starts[name] + width[name]) for name in layers])
         environments = self.environments.with_features(self.environments.features[:, columns])
         return Extraction(environments, tuple(layers), tuple(width[name] for name in layers), self.energies)
+
+
+@dataclass(frozen=True, eq=False)
+class Extract:
+    """Features and energies of a batch of structures: what the cache keeps of each."""
+
+    backbone: Backbone
+    layers: tuple[str, ...]
+
+    def __call__(self, batch: Sequence[Atoms]) -> list[Entry]:
+        """An entry a structure."""
+        graph = build_batch(batch, self.backbone.cutoff, self.backbone.max_neighbours)
+        return _entries(look(graph, self.backbone, self.layers))
 
 
 def extract(
@@ -52,6 +70,7 @@ def extract(
     cache: FeatureCache | None = None,
     batch_atoms: int = BATCH_ATOMS,
     progress: Progress | None = None,
+    shards: Shards = HERE,
 ) -> Extraction:
     """Features of all structures.
 
@@ -62,27 +81,38 @@ def extract(
         cache: read first, also for entries of all layers; what is computed is written to it.
         batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
         progress: called with structures done and structures in all.
+        shards: who computes.
     """
-    what = "features"
-    keys = [cache.key(a, backbone.identity, layers, backbone.dtype, what) if cache else "" for a in structures]
-    entries = [read_entry(cache, a, backbone, layers, what, "features") if cache else None for a in structures]
-    missing = [t for t, entry in enumerate(entries) if entry is None]
+    found = _Assembly(structures, backbone, layers)
+    missing = []
+    for t, atoms in enumerate(structures):
+        entry = read_entry(cache, atoms, backbone, layers, "features", "features") if cache else None
+        if entry is None:
+            missing.append(t)
+        else:
+            found.put(t, entry)
+    groups = [[missing[i] for i in batch] for batch in batches([len(structures[t]) for t in missing], batch_atoms)]
+    keyed = [[(_key(cache, structures[t], backbone, layers), structures[t]) for t in group] for group in groups]
     done = len(structures) - len(missing)
-    new = [structures[t] for t in missing]
-    for batch, seen in observe(new, backbone, layers, batch_atoms=batch_atoms):
-        for i, entry in zip(batch, _entries(seen), strict=True):
-            entries[missing[i]] = entry
-            if cache:
-                cache.write(keys[missing[i]], entry)
-        done += len(batch)
+    results = computed(shards, Extract(backbone, tuple(layers)), keyed, cache, "features")
+    for group, shard, (entries, is_kept) in zip(groups, keyed, results, strict=True):
+        for t, (key, _), entry in zip(group, shard, entries, strict=True):
+            found.put(t, entry)
+            if cache is not None and not is_kept:
+                cache.write(key, entry)
+        done += len(group)
         if progress is not None:
             progress(done, len(structures))
-    return _assemble(structures, [entry for entry in entries if entry is not None], backbone, layers)
+    return found.extraction()
+
+
+def _key(cache: FeatureCache | None, atoms: Atoms, backbone: Backbone, layers: Sequence[str]) -> str:
+    return cache.key(atoms, backbone.identity, layers, backbone.dtype, "features") if cache else ""
 
 
 def read_entry(
     cache: FeatureCache, atoms: Atoms, backbone: Backbone, layers: Sequence[str], what: str, name: str
-) -> dict[str, Tensor] | None:
+) -> Entry | None:
     """An entry of the cache, or that of all layers cut to those asked for, which is then kept as well.
 
     Args:
@@ -108,23 +138,34 @@ def read_entry(
     return entry
 
 
-def _entries(seen: Pass) -> list[dict[str, Tensor]]:
+def _entries(seen: Pass) -> list[Entry]:
     """What the cache keeps of each structure of a batch."""
     counts = seen.graph.n_atoms.tolist()
-    entries = [{"features": part.cpu().clone()} for part in seen.environments.features.split(counts)]
+    entries: list[Entry] = [{"features": part.cpu().clone()} for part in seen.environments.features.split(counts)]
     if seen.atomic_energies is not None:
         for entry, part in zip(entries, seen.atomic_energies.split(counts), strict=True):
             entry["energy"] = part.sum().cpu()
     return entries
 
 
-def _assemble(
-    structures: Sequence[Atoms], entries: Sequence[dict[str, Tensor]], backbone: Backbone, layers: Sequence[str]
-) -> Extraction:
-    environments = Environments(
-        torch.cat([entry["features"] for entry in entries]),
-        torch.cat([torch.as_tensor(atoms.numbers, dtype=torch.int64) for atoms in structures]),
-        torch.tensor([len(atoms) for atoms in structures]),
-    )
-    energies = torch.stack([entry["energy"] for entry in entries]) if backbone.has_energy else None
-    return Extraction(environments, tuple(layers), tuple(backbone.layer_widths[name] for name in layers), energies)
+class _Assembly:
+    """Features of all structures as one matrix, filled as they come: there is never a second one."""
+
+    def __init__(self, structures: Sequence[Atoms], backbone: Backbone, layers: Sequence[str]) -> None:
+        self.layers, self.widths = tuple(layers), tuple(backbone.layer_widths[name] for name in layers)
+        self.n_atoms = torch.tensor([len(atoms) for atoms in structures])
+        self.species = torch.cat([torch.as_tensor(atoms.numbers, dtype=torch.int64) for atoms in structures])
+        self.features = torch.empty(len(self.species), sum(self.widths), dtype=backbone.dtype)
+        self.energies = torch.zeros(len(structures), dtype=torch.float64) if backbone.has_energy else None
+        self.starts = (self.n_atoms.cumsum(0) - self.n_atoms).tolist()
+
+    def put(self, t: int, entry: Entry) -> None:
+        """Structure t."""
+        self.features[self.starts[t] : self.starts[t] + len(entry["features"])] = entry["features"]
+        if self.energies is not None:
+            self.energies[t] = entry["energy"]
+
+    def extraction(self) -> Extraction:
+        """When all are there."""
+        environments = Environments(self.features, self.species, self.n_atoms)
+        return Extraction(environments, self.layers, self.widths, self.energies)

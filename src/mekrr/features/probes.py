@@ -23,8 +23,10 @@ from mekrr.data import Structure
 from mekrr.features.cache import FeatureCache, structure_hash
 from mekrr.features.extraction import Progress, read_entry
 from mekrr.features.observe import Pass, batches, look
+from mekrr.features.stored import Entry, computed
 from mekrr.features.tangent import TangentSpace
 from mekrr.graph import build_batch
+from mekrr.shards import HERE, Shards
 from mekrr.typing import Float, Tensor
 
 ALL = "all"
@@ -92,6 +94,7 @@ class DerivativeStore:
         keys: one a structure, None without forces and stress.
         cache: where entries are.
         kept: entries held in memory.
+        tangent_rows: of each structure that has been seen, how many rows of T it brings.
     """
 
     layers: tuple[str, ...]
@@ -100,6 +103,7 @@ class DerivativeStore:
     cache: FeatureCache
     kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     bytes_kept: int = 0
+    tangent_rows: dict[int, int] = field(default_factory=dict)
 
     def __call__(self, t: int, layers: Sequence[str] | None = None) -> Derivatives | None:
         """Derivatives of structure t with some of the layers, or None when it has no derivative labels."""
@@ -117,6 +121,7 @@ class DerivativeStore:
 
     def keep(self, t: int, entry: dict[str, Tensor]) -> bool:
         """Hold an entry in memory if there is room."""
+        self.tangent_rows[t] = len(entry["tangent"]) if "tangent" in entry else 0
         size = sum(tensor.nbytes for tensor in entry.values())
         if self.bytes_kept + size > MEMORY_BYTES:
             return False
@@ -130,6 +135,21 @@ class DerivativeStore:
         return slice(start, start + self.widths[index])
 
 
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Derivatives of a batch of structures with the same kinds of labels: what the cache keeps of each."""
+
+    backbone: Backbone
+    layers: tuple[str, ...]
+    probes: int | str
+    seed: int
+    tangent: TangentSpace | None
+
+    def __call__(self, batch: Sequence[Structure]) -> list[Entry]:
+        """An entry a structure."""
+        return _compute(batch, self.backbone, self.layers, self.probes, self.seed, self.tangent)
+
+
 def probe(
     structures: Sequence[Structure],
     backbone: Backbone,
@@ -140,6 +160,7 @@ def probe(
     progress: Progress | None = None,
     batch_atoms: int = PROBE_BATCH_ATOMS,
     tangent: TangentSpace | None = None,
+    shards: Shards = HERE,
 ) -> DerivativeStore:
     """Derivatives of all structures that have forces or a stress, along their probes.
 
@@ -155,6 +176,7 @@ def probe(
         progress: called with structures done and structures in all.
         batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
         tangent: where gradients in the weights are described; None leaves them out.
+        shards: who computes.
     """
     folder = None
     if cache is None:
@@ -175,12 +197,14 @@ def probe(
         if entry is not None:
             store.keep(t, entry)
     done = len(wanted) - len(missing)
-    for chosen in _groups(structures, missing, probes, batch_atoms):
-        computed = _compute([structures[t] for t in chosen], backbone, layers, probes, seed, tangent)
-        for t, entry in zip(chosen, computed, strict=True):
-            if not store.keep(t, entry) or folder is None:
+    groups = list(_groups(structures, missing, probes, batch_atoms))
+    keyed = [[(keys[t] or "", structures[t]) for t in group] for group in groups]
+    task = Probe(backbone, tuple(layers), probes, seed, tangent)
+    for group, (entries, is_kept) in zip(groups, computed(shards, task, keyed, cache, "derivatives"), strict=True):
+        for t, entry in zip(group, entries, strict=True):
+            if (not store.keep(t, entry) or folder is None) and not is_kept:
                 cache.write(keys[t] or "", entry)
-        done += len(chosen)
+        done += len(group)
         if progress is not None:
             progress(done, len(wanted))
     return store

@@ -8,6 +8,7 @@ import torch
 from mekrr.features.environments import Environments
 from mekrr.typing import Float, Tensor
 
+AT_ONCE = 50_000  # atoms whose features are in memory in float64
 RELATIVE_FLOOR = 1e-3  # a channel that hardly varies would only amplify rounding
 
 
@@ -31,15 +32,18 @@ class Scaler:
             features: of all training atoms.
             widths: number of channels of each concatenated layer.
         """
-        h = features.double()
-        deviation = h.std(dim=0, correction=0)
+        mean, deviation = _moments(features)
         floors = [layer.max().clamp_min(1e-12) * RELATIVE_FLOOR for layer in deviation.split(list(widths))]
         floor = torch.cat([value.expand(width) for value, width in zip(floors, widths, strict=True)])
-        return Scaler(h.mean(dim=0), torch.maximum(deviation, floor))
+        return Scaler(mean, torch.maximum(deviation, floor))
 
     def __call__(self, environments: Environments) -> Environments:
         """Standardised environments, float64."""
-        return environments.with_features((environments.features.double() - self.mean) / self.scale)
+        return environments.with_features(self.features(environments.features))
+
+    def features(self, raw: Float[Tensor, "atoms features"]) -> Float[Tensor, "atoms features"]:
+        """Standardised features, float64."""
+        return (raw.double() - self.mean) / self.scale
 
     def derivative(self, derivative: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows features"]:
         """Derivative of the standardised features from one of the raw ones, float64."""
@@ -48,3 +52,14 @@ class Scaler:
     def pull_back(self, gradient: Float[Tensor, "atoms features"]) -> Float[Tensor, "atoms features"]:
         """Derivative with respect to the raw features from the one with respect to the standardised."""
         return gradient / self.scale
+
+
+def _moments(features: Float[Tensor, "atoms features"]) -> tuple[Float[Tensor, "features"], Float[Tensor, "features"]]:
+    """Mean and standard deviation, float64; of very many atoms some at a time, in two passes that do not cancel."""
+    if len(features) <= AT_ONCE:
+        h = features.double()
+        return h.mean(dim=0), h.std(dim=0, correction=0)
+    parts, n = features.split(AT_ONCE), len(features)
+    mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / n
+    squares = torch.stack([(part.double() - mean).square().sum(0) for part in parts]).sum(0)
+    return mean, (squares / n).sqrt()

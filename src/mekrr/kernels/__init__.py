@@ -8,7 +8,7 @@ from mekrr.kernels.function import KernelFunction
 from mekrr.kernels.pointwise import KERNELS, GaussianKernel, LinearKernel, PointwiseKernel, make_kernel
 from mekrr.kernels.rows import design_rows
 from mekrr.kernels.structure import Component, StructureKernel
-from mekrr.kernels.tangent import JointBasis, TangentBasis, joined, mix, tangent_dots, tangent_factor
+from mekrr.kernels.tangent import JointBasis, TangentBasis, drawn, joined, mix, tangent_dots, tangent_factor
 from mekrr.kernels.tiles import GramPair, gram, rounding
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "TangentBasis",
     "covariance",
     "design_rows",
+    "drawn",
     "energy_noise",
     "gram",
     "joined",

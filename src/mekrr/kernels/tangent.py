@@ -22,7 +22,7 @@ from mekrr.kernels.basis import Basis, whiten
 from mekrr.kernels.embedding import Split
 from mekrr.kernels.structure import StructureKernel
 from mekrr.linalg import cholesky_with_jitter
-from mekrr.typing import Float, Tensor
+from mekrr.typing import Float, Int, Tensor
 
 # Rows carry float32 rounding of the network, relative to their own size: nothing below it means anything.
 JITTER = 1e-9
@@ -196,8 +196,22 @@ class JointBasis:
 
 def joined(rows: Sequence[Float[Tensor, "_rows elements width"]], count: int, seed: int) -> Tensor:
     """Rows of many structures as a basis: all of them, or `count` drawn without replacement."""
-    together = torch.cat(list(rows))
-    if len(together) <= count:
-        return together
-    drawn = torch.randperm(len(together), generator=torch.Generator().manual_seed(seed))[:count]
-    return together[drawn.sort().values]
+    chosen = drawn([len(one) for one in rows], count, seed)
+    return torch.cat([one[some] for one, some in zip(rows, chosen, strict=True)])
+
+
+def drawn(counts: Sequence[int], count: int, seed: int) -> list[Int[Tensor, "chosen"]]:
+    """Which rows of each structure are in the basis, so that only those need to be read.
+
+    Args:
+        counts: rows of each structure.
+        count: in all, at most.
+        seed: of the draw.
+    """
+    total = sum(counts)
+    if total <= count:
+        return [torch.arange(n) for n in counts]
+    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    starts = torch.tensor([0, *counts]).cumsum(0)
+    edges = torch.searchsorted(chosen, starts).tolist()
+    return [chosen[a:b] - start for a, b, start in zip(edges, edges[1:], starts.tolist(), strict=False)]

@@ -28,6 +28,7 @@ from mekrr.potential.record import (
 from mekrr.potential.refine import refine
 from mekrr.potential.solution import Solution, solve
 from mekrr.potential.training import StageProgress, Stopwatch, TrainingSet, choose, layer_candidates, plan_of
+from mekrr.shards import HERE, Shards
 from mekrr.tune import Choice, Trial
 from mekrr.typing import Float, Tensor
 
@@ -45,6 +46,7 @@ class FitJob:
         cache: folder of features, or None.
         watch: seconds of the stages.
         progress: see KernelPotential.fit.
+        shards: who computes what is done structure by structure.
     """
 
     structures: Sequence[Structure]
@@ -53,6 +55,7 @@ class FitJob:
     cache: str | Path | None
     watch: Stopwatch
     progress: StageProgress | None
+    shards: Shards = HERE
 
     def report(self, stage: str) -> Any:
         """Progress of one stage."""
@@ -101,7 +104,9 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
     # a refined network takes the place of the solution, which is made for its leave-one-out alone
     options = job.options if job.options.refine == 0 else replace(job.options, exact_forces=False)
     with job.watch.stage("solve"):
-        solution = solve(job.structures, data, plan, choice.best, options, job.backbone, job.progress, pinned)
+        solution = solve(
+            job.structures, data, plan, choice.best, options, job.backbone, job.progress, pinned, job.shards
+        )
     own = data.extraction.energies
     unit = None if own is None else unit_of_energies(job.structures, own.numpy())
     remarks += [*solution.warnings, *([unit] if unit else []), *choice.warnings]
@@ -181,7 +186,9 @@ def training_set(
     with job.watch.stage("features"):
         atoms = [s.atoms for s in job.structures]
         batch_atoms = options.batch_atoms or BATCH_ATOMS
-        extraction = extract(atoms, job.backbone, layers, job.feature_cache, batch_atoms, job.report("features"))
+        extraction = extract(
+            atoms, job.backbone, layers, job.feature_cache, batch_atoms, job.report("features"), job.shards
+        )
     return TrainingSet.of(
         extraction,
         _derivatives(job, layers, space) if forces else None,
@@ -206,6 +213,7 @@ def _derivatives(job: FitJob, layers: Sequence[str], space: TangentSpace | None)
             job.report("derivatives"),
             min(PROBE_BATCH_ATOMS, options.batch_atoms or PROBE_BATCH_ATOMS),
             space,
+            job.shards,
         )
 
 
@@ -225,6 +233,7 @@ def _fitted(
         job.watch.seconds,
         versions(),
         tuple(remarks),
+        work=tuple(job.shards.work),
     )
     return Fitted(
         solution.model,

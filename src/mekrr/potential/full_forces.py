@@ -6,8 +6,8 @@ started from zero, the first direction is the probed solution itself.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -15,13 +15,27 @@ from mekrr.backbones import Backbone, WeightChange
 from mekrr.data import Structure
 from mekrr.features import BATCH_ATOMS, Environments, Pass, Scaler, TangentSpace, batches, look
 from mekrr.graph import GraphBatch, build_batch
-from mekrr.kernels import JointBasis, KernelFunction
+from mekrr.kernels import JointBasis
 from mekrr.potential.training import StageProgress
-from mekrr.solve import Factor, Iterations, conjugate_gradients, map_shards, merge
+from mekrr.shards import HERE, Shards
+from mekrr.solve import Factor, Iterations, conjugate_gradients
 from mekrr.typing import Float, Tensor
 
 PRECONDITIONER_RIDGE = 0.3  # of the probed ridge: between it, which damps the iteration, and the full one
 GRAPH_BYTES = 500_000_000  # of graphs kept from one iteration to the next
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Coefficients c as the product needs them.
+
+    Attributes:
+        coefficients: of the functions on features.
+        change: of the weights, the tangent part; None without one.
+    """
+
+    coefficients: Float[Tensor, "groups"]
+    change: WeightChange | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +48,6 @@ class ForceProduct:
         layers: chosen.
         scaler: standardisation.
         basis: chosen.
-        whitened: c.
         space: of the basis' tangent part; None without one.
         graphs: those built before, by the first index of their shard.
     """
@@ -44,19 +57,29 @@ class ForceProduct:
     layers: tuple[str, ...]
     scaler: Scaler
     basis: JointBasis
-    whitened: Float[Tensor, "groups"]
     space: TangentSpace | None = None
     graphs: dict[int, GraphBatch] = field(default_factory=dict)
 
-    def __call__(self, shard: Sequence[int]) -> "Products":
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker needs: no labels, no graphs, and of the basis the functions on features."""
+        bare = [Structure(s.atoms, weight=s.weight) for s in self.structures]
+        return vars(self) | {"structures": bare, "basis": JointBasis(self.basis.features), "graphs": {}}
+
+    def point(self, whitened: Float[Tensor, "groups"]) -> Point:
+        """Whitened coefficients, made ready where the whole basis is."""
+        weights = self.basis.weights(whitened)
+        change = None if weights is None or self.space is None else self.space.change(weights)
+        return Point(self.basis.coefficients(whitened), change)
+
+    def __call__(self, shard: Sequence[int], point: Point) -> "Products":
         """Of its structures."""
         chosen = [self.structures[t] for t in shard]
-        change = self._change
+        change, c = point.change, point.coefficients
         seen = look(
             self._graph(shard), self.backbone, self.layers, energies=change is not None, gradients=True, change=change
         )
-        x = self.scaler(seen.environments.to(self.whitened.device))
-        slopes = self._function(x).slopes
+        x = self.scaler(seen.environments.to(c.device))
+        slopes = self.basis.features.function(c)(x).slopes
         assert slopes is not None
         # g = dE/dr of the function, then the derivative of every basis function along w g: sum_a dpsi_a (w dpsi_a . c)
         gradient = -seen.pull_back(seen.edge_gradient(self.scaler.pull_back(slopes))).forces
@@ -65,24 +88,15 @@ class ForceProduct:
         features, T = self._along(seen, direction)
         moved = self.scaler.derivative(features.to(x.features.device))
         together = Environments(x.features, x.species, x.n_atoms.sum()[None])  # the derivative is a sum over atoms
-        return Products(self.basis.features.rows(together, moved)[1], T)
+        return Products(self.basis.features.rows(together, moved)[1], None if T is None else T.to(c))
 
     def _along(self, seen: Pass, direction: Tensor) -> tuple[Tensor, Tensor | None]:
         """Derivatives of the features along one direction, and of T, summed over structures."""
-        if self.basis.tangent is None or self.space is None:
+        if self.space is None:
             return seen.along(direction[None]), None
         graph = seen.graph
         (_, T, features), *_ = self.space.along(self.backbone, graph, direction[None], None, self.layers, 1)
-        return features, T[0].sum(0)[:-1].to(self.whitened)
-
-    @cached_property
-    def _function(self) -> KernelFunction:
-        return self.basis.features.function(self.basis.coefficients(self.whitened))
-
-    @cached_property
-    def _change(self) -> WeightChange | None:
-        weights = self.basis.weights(self.whitened)
-        return None if weights is None or self.space is None else self.space.change(weights)
+        return features, T[0].sum(0)[:-1]
 
     def _graph(self, shard: Sequence[int]) -> GraphBatch:
         """Kept from one iteration to the next while there is room."""
@@ -123,6 +137,7 @@ def full_solution(
     prior: Float[Tensor, "columns"],
     ridge: float,
     progress: StageProgress | None,
+    who: Shards = HERE,
 ) -> tuple[Float[Tensor, "groups"], Iterations]:
     """Whitened coefficients that solve the equations of all force components, and how the iteration went.
 
@@ -135,24 +150,25 @@ def full_solution(
         force_weight: Angstrom^2.
         prior: combination of the columns that is fitted.
         ridge: of the probed equations.
-        progress: called with the products done.
+        progress: called with the shards gone through.
+        who: computes the products.
     """
     equations, structures = factor.equations, task.structures
     full_ridge = ridge * equations.probed_share
     labelled = [t for t, s in enumerate(structures) if s.forces is not None]
     groups = batches([len(structures[t]) for t in labelled], BATCH_ATOMS)
     shards = [[labelled[i] for i in group] for group in groups]
-    done = 0
+    before = 0
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress("exact forces", before + done, 0)
 
     def product(c: Float[Tensor, "groups"]) -> Float[Tensor, "groups"]:
-        nonlocal done
-        parts = []
-        for shard, part in zip(shards, map_shards(replace(task, whitened=c), shards), strict=True):
-            parts.append(part)
-            done += len(shard)
-            if progress is not None:
-                progress("exact forces", done, 0)
-        return equations.gram @ c + force_weight * merge(parts).whitened(task.basis) + full_ridge * c
+        nonlocal before
+        total: Products = who.sum(task, shards, "exact forces", task.point(c), tell)
+        before += len(shards)
+        return equations.gram @ c + force_weight * total.whitened(task.basis) + full_ridge * c
 
     def precondition(r: Float[Tensor, "groups"]) -> Float[Tensor, "groups"]:
         return factor.solve(r, PRECONDITIONER_RIDGE * ridge)

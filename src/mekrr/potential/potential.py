@@ -3,26 +3,30 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ase import Atoms
 
 from mekrr.backbones import Backbone, load_backbone
+from mekrr.cluster import shards_of
 from mekrr.data import Structure, as_structures, raise_on_errors, validate
 from mekrr.errors import DataError, ModelFileError
 from mekrr.features import BATCH_ATOMS, batches, structure_hash
-from mekrr.graph import build_batch
 from mekrr.potential.advice import MekrrWarning, check_elements
 from mekrr.potential.archive import load_fitted, pack, save_fitted, unpack
-from mekrr.potential.evaluate import Wanted, evaluate_graph
+from mekrr.potential.evaluate import Wanted
 from mekrr.potential.fit import FitJob, run_fit, solver_of
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.options import FitOptions
-from mekrr.potential.prediction import Prediction, predictions_of
+from mekrr.potential.prediction import Predict, Prediction
 from mekrr.potential.refine import refined_network
 from mekrr.potential.training import StageProgress, Stopwatch
 from mekrr.potential.update import new_structures, update
+from mekrr.shards import HERE, Shards
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
 
 FEWEST = 3  # structures in a fit
 
@@ -35,6 +39,8 @@ class KernelPotential:
         cache: folder in which computed features are kept, or None.
         device: "auto", "cpu" or "cuda"; where the backbone computes.
         trust_checkpoint: load weights that need unpickling from a path of yours.
+        cluster: a dask.distributed.Client, whose workers compute what is done structure by structure; None for this
+            process. The result is the same to the last bit, but for what the number of threads here changes.
         **options: see FitOptions; everything not given is chosen by leave-one-out.
 
     Attributes:
@@ -51,18 +57,20 @@ class KernelPotential:
         cache: str | Path | None = None,
         device: str = "auto",
         trust_checkpoint: bool = False,
+        cluster: "Client | Shards | None" = None,
         **options: Any,
     ) -> None:
         self.options = FitOptions(backbone=backbone, **options)
         self.cache = cache
         self.device = device
         self.trust_checkpoint = trust_checkpoint
+        self.shards = shards_of(cluster)
         self._backbone: Backbone | None = None
         self._refined: tuple[Fitted, Backbone] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the network, which is loaded again when needed; the fit as in the model file."""
-        state = vars(self) | {"_backbone": None, "_refined": None}
+        """All but the cluster and the network, which is loaded again when needed; the fit as in the model file."""
+        state = vars(self) | {"_backbone": None, "_refined": None, "shards": HERE}
         if "fitted_" in state:
             state["fitted_"] = pack(state["fitted_"])
         return state
@@ -117,7 +125,8 @@ class KernelPotential:
         raise_on_errors(issues)
         remarks = [issue.message for issue in issues]
         training = _without_duplicates(labelled)
-        job = FitJob(training, backbone, self.options, self.cache, watch, progress)
+        self.shards.work.clear()
+        job = FitJob(training, backbone, self.options, self.cache, watch, progress, self.shards)
         solver, forces = solver_of(self.options, training)
         self.fitted_ = run_fit(job, solver, forces, remarks)
         for message in remarks:
@@ -149,7 +158,7 @@ class KernelPotential:
         added = new_structures(fitted, labelled)
         before = torch.tensor([p.energy for p in self.predict(added, forces=False)], dtype=torch.float64)
         errors = torch.tensor([s.energy for s in added], dtype=torch.float64) - before
-        job = FitJob(added, self.backbone, self.options, self.cache, Stopwatch(), progress)
+        job = FitJob(added, self.backbone, self.options, self.cache, Stopwatch(), progress, self.shards)
         remarks = [issue.message for issue in issues]
         self.fitted_ = update(fitted, job, errors, remarks)
         for message in remarks:
@@ -189,10 +198,10 @@ class KernelPotential:
         wanted = Wanted(forces, uncertainty, backbone_forces, atomic_uncertainty, force_uncertainty)
         wanted.check(fitted)
         predictions: list[Prediction] = []
-        for batch in batches([len(a) for a in atoms], self.options.batch_atoms or BATCH_ATOMS):
-            graph = build_batch([atoms[t] for t in batch], backbone.cutoff, backbone.max_neighbours)
-            found = evaluate_graph(fitted, backbone, graph, wanted)
-            predictions += predictions_of(found, atomic=fitted.embedding == "sum")
+        groups = batches([len(a) for a in atoms], self.options.batch_atoms or BATCH_ATOMS)
+        shards = [[atoms[t] for t in batch] for batch in groups]
+        for found in self.shards.map(Predict(fitted, backbone, wanted), shards, "predict"):
+            predictions += found
             if progress is not None:
                 progress("predict", len(predictions), len(atoms))
         return predictions
@@ -232,8 +241,20 @@ class KernelPotential:
         self.backbone.write_checkpoint(Path(path), fitted.prior.shifts)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", trust_checkpoint: bool = False) -> "KernelPotential":
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        trust_checkpoint: bool = False,
+        cluster: "Client | Shards | None" = None,
+    ) -> "KernelPotential":
         """Read a potential; its backbone is loaded when first needed.
+
+        Args:
+            path: written by `save`.
+            device: see KernelPotential.
+            trust_checkpoint: see KernelPotential.
+            cluster: see KernelPotential.
 
         Raises:
             FileNotFoundError: when there is no such file.
@@ -241,7 +262,7 @@ class KernelPotential:
         """
         fitted = load_fitted(path)
         options = vars(fitted.record.options)
-        potential = cls(device=device, trust_checkpoint=trust_checkpoint, **options)
+        potential = cls(device=device, trust_checkpoint=trust_checkpoint, cluster=cluster, **options)
         potential.fitted_ = fitted
         return potential
 

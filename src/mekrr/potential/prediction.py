@@ -1,10 +1,17 @@
 """Predictions of structures as NumPy arrays: where tensors end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from ase import Atoms
 
-from mekrr.potential.evaluate import Evaluated
+from mekrr.backbones import Backbone
+from mekrr.graph import build_batch
+from mekrr.potential.archive import pack, unpack
+from mekrr.potential.evaluate import Evaluated, Wanted, evaluate_graph
+from mekrr.potential.fitted import Fitted
 from mekrr.typing import Float, Tensor, ndarray
 
 
@@ -33,6 +40,34 @@ class Prediction:
     forces_std: Float[ndarray, "atoms 3"] | None = None
     backbone_energy: float | None = None
     backbone_forces: Float[ndarray, "atoms 3"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Predict:
+    """Predictions of a batch of structures.
+
+    Attributes:
+        fitted: the potential.
+        backbone: the network it was fitted with.
+        wanted: quantities.
+    """
+
+    fitted: Fitted
+    backbone: Backbone
+    wanted: Wanted
+
+    def __call__(self, batch: Sequence[Atoms]) -> list[Prediction]:
+        """One a structure."""
+        graph = build_batch(batch, self.backbone.cutoff, self.backbone.max_neighbours)
+        found = evaluate_graph(self.fitted, self.backbone, graph, self.wanted)
+        return predictions_of(found, atomic=self.fitted.embedding == "sum")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The potential as in the model file: what it has kept for itself stays here."""
+        return vars(self) | {"fitted": pack(self.fitted)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"fitted": unpack(*state["fitted"])})
 
 
 def predictions_of(found: Evaluated, atomic: bool = True) -> list[Prediction]:

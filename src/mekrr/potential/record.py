@@ -19,6 +19,7 @@ from mekrr.potential.model import Model
 from mekrr.potential.options import FitOptions
 from mekrr.potential.search_record import SearchRecord
 from mekrr.potential.solution import Solution
+from mekrr.shards import Work
 from mekrr.solve import Iterations
 from mekrr.typing import Float, Tensor
 
@@ -271,6 +272,7 @@ class Record:
         updates: later additions.
         refinement: of the network; None where it is as pretrained. Leave-one-out and search are those of the kernel
             potential on the pretrained network.
+        work: what workers of a cluster computed; empty where there was none.
     """
 
     options: FitOptions
@@ -284,6 +286,7 @@ class Record:
     warnings: tuple[str, ...]
     updates: tuple[UpdateRecord, ...] = ()
     refinement: RefinementRecord | None = None
+    work: tuple[Work, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries."""

@@ -7,21 +7,22 @@ import torch
 
 from mekrr.backbones import Backbone
 from mekrr.data import Structure
-from mekrr.features import Derivatives, Environments, Extraction, Scaler, batches
+from mekrr.features import Derivatives, DerivativeStore, Environments, Extraction, Scaler, batches
 from mekrr.kernels import (
     Basis,
     JointBasis,
     Pooling,
     StructureKernel,
     TangentBasis,
+    drawn,
     energy_noise,
-    joined,
     make_kernel,
 )
 from mekrr.potential.full_forces import ForceProduct, full_solution
 from mekrr.potential.model import Model, TangentPart
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.training import StageProgress, TrainingSet, group_count
+from mekrr.shards import HERE, Shards
 from mekrr.solve import (
     Factor,
     Iterations,
@@ -30,11 +31,9 @@ from mekrr.solve import (
     Residuals,
     RowWeights,
     leave_one_structure_out,
-    map_shards,
-    merge,
 )
 from mekrr.tune import Judged, Plan, Trial, criterion_for, make_trials, observation, ridge_unit
-from mekrr.typing import Float, Tensor
+from mekrr.typing import Float, Int, Tensor
 
 TANGENT_ROWS = 2500  # that span the tangent kernel's basis, at most: leave-one-out's matrices grow with their square
 KEPT_BYTES = 1_000_000_000  # of rows kept from the equations to leave-one-out
@@ -120,7 +119,7 @@ def anchor_equations(
         return None
     basis = rows.basis
     features = Rows(anchors, anchors.extraction.select(layers), rows.scaler, JointBasis(basis.features))
-    found = merge(map_shards(ShardEquations(features, weights), features.shards()))
+    found = HERE.sum(ShardEquations(features, weights), features.shards())
     gram = torch.zeros(len(basis), len(basis), dtype=torch.float64)
     gram[: len(basis.features), : len(basis.features)] = basis.features_share * found.total
     none = torch.zeros(len(basis), rows.data.columns.shape[1], dtype=torch.float64)
@@ -180,6 +179,7 @@ def solve(
     backbone: Backbone,
     progress: StageProgress | None = None,
     anchors: TrainingSet | None = None,
+    who: Shards = HERE,
 ) -> Solution:
     """Solve on all training structures at the chosen hyperparameters; the ridge is chosen again for the whole set.
 
@@ -190,13 +190,13 @@ def solve(
     rows, raw, floor = make_rows(data, plan, best, options)
     weights = RowWeights(best.force_weight or 0.0, options.stress_weight)
     shards = rows.shards()
-    data_alone = merge(map_shards(ShardEquations(rows, weights), shards))
+    data_alone = HERE.sum(ShardEquations(rows, weights), shards)
     pinned = anchor_equations(anchors, rows, best.layers, weights)
     factor = Factor.of(data_alone if pinned is None else data_alone + pinned)
     prior = data.prior_columns(best.prior)
     ridges = final_ridges(best, options, floor)
     left_out = ShardResiduals(rows, weights, factor, prior.coefficients, prior.without, ridges)
-    residuals = merge(map_shards(left_out, shards))
+    residuals = HERE.sum(left_out, shards)
     criterion = criterion_for(options.criterion, data.has_forces, plan.of_structures)
     judged = Judged.of(residuals, factor, prior.coefficients[None], ridges, data.noise(options.embedding))
     at = (best.length_scale, best.species_weight, weights.force)
@@ -206,8 +206,9 @@ def solve(
     whitened = factor.solve(factor.equations.moments @ prior.coefficients, ridge)
     equations, iterations, messages = data_alone, None, []
     if options.exact_forces and equations.probed_share < 1.0:
-        task = ForceProduct(structures, backbone, best.layers, rows.scaler, rows.basis, whitened, data.space)
-        whitened, iterations = full_solution(task, factor, weights.force, prior.coefficients, ridge, progress)
+        space = None if rows.basis.tangent is None else data.space
+        task = ForceProduct(structures, backbone, best.layers, rows.scaler, rows.basis, space)
+        whitened, iterations = full_solution(task, factor, weights.force, prior.coefficients, ridge, progress, who)
         messages += [] if iterations.converged else [_not_converged(iterations)]
         # the moments whose probed solution is the full one: with nothing added, an update changes nothing
         implied = factor.equations.total @ whitened + ridge * whitened
@@ -243,14 +244,15 @@ def make_rows(data: TrainingSet, plan: Plan, best: Trial, options: FitOptions) -
     extraction = data.extraction.select(best.layers)
     raw = extraction.environments
     scaler = Scaler.fit(raw.features, extraction.widths)
-    x = scaler(raw)
     pointwise = make_kernel(options.kernel, best.length_scale)
     kernel = StructureKernel.weighted(pointwise, best.species_weight, options.embedding)
-    chosen = plan.centres(x, group_count(options, raw, best.tangent_share), options.seed)
+    # float64 features of a million atoms take gigabytes: only candidates are standardised
+    chosen = plan.centres(raw, group_count(options, raw, best.tangent_share), options.seed, scaler)
     if chosen is not None:
         raw = Environments(raw.features[chosen], raw.species[chosen], torch.ones_like(chosen))
         features = Basis.of(scaler(raw), kernel, relative=plan.jitter)
         return Rows(data, extraction, scaler, _joint(data, features, best, options.seed)), raw, 0.0
+    x = scaler(raw)
     K = kernel.gram(x)
     basis = Basis.of(x, kernel, K, relative=plan.jitter)
     floor = plan.floor(x, pointwise, options.embedding) * ridge_unit(K, data.n_atoms, options.embedding)
@@ -262,10 +264,20 @@ def _joint(data: TrainingSet, features: Basis, best: Trial, seed: int) -> JointB
     """With the tangent kernel where it has a share."""
     if best.tangent_share == 0.0 or data.store is None:
         return JointBasis(features)
-    T = [data.store(t).tangent for t in range(len(data))]  # type: ignore[union-attr]
-    functions = joined([one for one in T if one is not None], TANGENT_ROWS, seed)
+    # of many structures few rows are drawn: only these are ever in memory together
+    chosen = drawn([data.store.tangent_rows.get(t, 0) for t in range(len(data))], TANGENT_ROWS, seed)
+    functions = torch.cat([_tangent_rows(data.store, t, some) for t, some in enumerate(chosen) if len(some)])
     tangent = TangentBasis.of(functions, best.species_weight, best.tangent_amplitude)
     return JointBasis(features, tangent, best.tangent_share)
+
+
+def _tangent_rows(
+    store: DerivativeStore, t: int, some: Int[Tensor, "chosen"]
+) -> Float[Tensor, "chosen elements width"]:
+    found = store(t)
+    assert found is not None
+    assert found.tangent is not None
+    return found.tangent[some]
 
 
 def final_ridges(best: Trial, options: FitOptions, floor: float) -> Float[Tensor, "ridges"]:

@@ -117,7 +117,7 @@ class TrainingSet:
 
     def observe(self, layers: tuple[str, ...], chosen: Int[Tensor, "chosen"]) -> Observed:
         """Chosen structures, standardised on themselves."""
-        part = self.extraction.select(layers)[chosen]
+        part = self.extraction[chosen].select(layers)  # few rows first: all columns of all atoms are large
         scaler = Scaler.fit(part.environments.features, part.widths)
         return Observed(scaler(part.environments), [self.derivatives(int(t), layers, scaler) for t in chosen])
 

@@ -15,7 +15,7 @@ from mekrr.potential.model import TangentPart
 from mekrr.potential.record import HASH_DIGITS, DataRecord, Record, UpdateRecord
 from mekrr.potential.solution import Rows, ShardEquations
 from mekrr.prior import Compositions, Prior, column_coefficients, fit_prior
-from mekrr.solve import map_shards, merge
+from mekrr.shards import HERE
 from mekrr.typing import Float, Tensor
 
 
@@ -59,7 +59,7 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
     space = None if model.tangent is None else model.tangent.space
     data = training_set(job, fitted.layers, fitted.record.solver.forces, sorted(fitted.known_species), space)
     rows = Rows(data, data.extraction, model.scaler, model.basis)
-    added = merge(map_shards(ShardEquations(rows, model.weights), rows.shards()))
+    added = HERE.sum(ShardEquations(rows, model.weights), rows.shards())
     equations = model.equations + added
     labels = _joined(fitted.labels, labels_of(data, errors))
     priors = {p.name: _refitted(p.name, labels) for p in (fitted.prior, fitted.baseline, fitted.reference) if p}

@@ -5,12 +5,10 @@ from mekrr.solve.factor import Factor
 from mekrr.solve.inducing import choose_inducing, default_count
 from mekrr.solve.iteration import Iterations, conjugate_gradients
 from mekrr.solve.leave_out import Residuals, leave_one_structure_out
-from mekrr.solve.shards import Map, map_shards, merge
 
 __all__ = [
     "Factor",
     "Iterations",
-    "Map",
     "NormalEquations",
     "Observation",
     "Residuals",
@@ -19,6 +17,4 @@ __all__ = [
     "conjugate_gradients",
     "default_count",
     "leave_one_structure_out",
-    "map_shards",
-    "merge",
 ]

@@ -3,6 +3,7 @@
 import torch
 
 from mekrr.features.environments import Environments
+from mekrr.features.scaling import Scaler
 from mekrr.typing import Float, Int, Tensor
 
 AUTO_LIMIT = 1500
@@ -36,13 +37,16 @@ def quotas(x: Environments, count: int) -> dict[int, int]:
     return shares
 
 
-def choose_inducing(x: Environments, count: int, seed: int = 0) -> Int[Tensor, "inducing"]:
+def choose_inducing(
+    x: Environments, count: int, seed: int = 0, scaler: Scaler | None = None
+) -> Int[Tensor, "inducing"]:
     """Rows of x by farthest-point sampling within each species, grouped by species.
 
     Args:
-        x: standardised environments.
+        x: standardised environments, or raw ones with their scaler.
         count: in all; more than there are environments means all of them.
         seed: of the subset of very many candidates.
+        scaler: standardises the candidates of one species at a time; None where x is standardised.
 
     Raises:
         ValueError: for a count below the number of species.
@@ -56,7 +60,8 @@ def choose_inducing(x: Environments, count: int, seed: int = 0) -> Int[Tensor, "
         rows = torch.nonzero(x.species == z).flatten()
         if len(rows) > CANDIDATES:
             rows = rows[torch.randperm(len(rows), generator=generator)[:CANDIDATES].sort().values.to(rows.device)]
-        parts.append(rows[_farthest(x.features[rows], min(share, len(rows)))])
+        h = x.features[rows] if scaler is None else scaler.features(x.features[rows])
+        parts.append(rows[_farthest(h, min(share, len(rows)))])
     return torch.cat(parts)
 
 

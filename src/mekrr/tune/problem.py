@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mekrr.features import Derivatives, Environments
+from mekrr.features import Derivatives, Environments, Scaler
 from mekrr.kernels.design import Progress
 from mekrr.kernels.pointwise import PointwiseKernel, make_kernel
 from mekrr.kernels.tiles import rounding
@@ -69,11 +69,20 @@ class Plan:
         """Whether the structures themselves are the basis."""
         return self.solver == "exact"
 
-    def centres(self, x: Environments, groups: int | None, seed: int) -> Int[Tensor, "centres"] | None:
-        """Rows of x that span the basis; None for the structures as they are."""
+    def centres(
+        self, x: Environments, groups: int | None, seed: int, scaler: Scaler | None = None
+    ) -> Int[Tensor, "centres"] | None:
+        """Rows of x that span the basis; None for the structures as they are.
+
+        Args:
+            x: standardised environments, or raw ones with their scaler.
+            groups: at most.
+            seed: of the subset of very many candidates.
+            scaler: see `choose_inducing`.
+        """
         if self.of_structures:
             return None
-        return choose_inducing(x, min(groups or len(x.species), len(x.species)), seed)
+        return choose_inducing(x, min(groups or len(x.species), len(x.species)), seed, scaler)
 
     def floor(self, x: Environments, kernel: PointwiseKernel, embedding: str) -> float:
         """Smallest ridge that stands above rounding, relative to the mean diagonal of K over the mean noise.

@@ -6,7 +6,7 @@ from ase import Atoms
 from rich.console import Console
 
 from mekrr.cli.inspect import render_inspection
-from mekrr.data import Structure, from_ase, inspect_report, summary
+from mekrr.data import Structure, from_ase, inspect_report, summary, validate
 
 
 def structures_of(frames):
@@ -55,3 +55,12 @@ def test_rendering_shows_what_was_found(frames):
     assert "error no-energy b[1].xyz, index 0 (O): no energy; no other keys were found" in text
     assert "errors: 1, warnings: 0; correct the errors" in text
     render_inspection(inspect_report([]), Console(file=stream))
+
+
+def test_what_validate_has_found_gives_the_same_summary(frames):
+    """Unsound structures and repeated ones are not looked for twice."""
+    broken = frames[0].copy()
+    broken.positions[0, 0] = np.nan
+    given = structures_of([*frames, frames[0], frames[1], broken])
+    assert summary(given, validate(given)) == summary(given)
+    assert summary(given).n_duplicates >= 2

@@ -30,6 +30,7 @@ class Inputs:
         align: "auto", "always" or "never": shift a test set to the zero of the training set.
         backbone: for the methods that stand on one.
         device: where networks compute.
+        cluster: as --cluster says; None for none.
         cap: seconds a fit may take.
         cache: folder of features, None for none.
         options: of methods, by method.
@@ -45,6 +46,7 @@ class Inputs:
     align: str = "auto"
     backbone: str = "sevennet-0"
     device: str = "cpu"
+    cluster: str | None = None
     cap: float | None = None
     cache: Path | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -62,7 +64,7 @@ class Inputs:
         options = {**more.pop("options", {}), **self.options.get(method, {})}
         tests: dict[str, Sequence[Structure]] = more.pop("tests", {"test": parts.test})
         cell = Cell(method, labels, parts.training, parts.validation, tests, seed, self.backbone, options, self.cap)
-        return replace(cell, device=self.device, **({"cache": self.cache} | more))
+        return replace(cell, device=self.device, cluster=self.cluster, **({"cache": self.cache} | more))
 
 
 @dataclass(frozen=True)

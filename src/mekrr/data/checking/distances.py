@@ -33,12 +33,15 @@ def unsearchable(atoms: Atoms, reach: float = REACH) -> str | None:
     longest = float(np.linalg.norm(atoms.cell.array, axis=1).max())
     if longest > LARGEST:
         return f"a lattice vector is {longest:.3g} Angstrom long"
-    normals = np.linalg.pinv(atoms.cell.complete().array).T
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(min=1e-300)
-    extent = float(np.ptp(atoms.positions @ normals[~atoms.pbc].T, axis=0).max(initial=0.0))
-    if extent > LARGEST:
-        return f"atoms are {extent:.3g} Angstrom apart along a direction that is not periodic"
-    heights = np.abs(np.einsum("ij,ij->i", atoms.cell.complete().array, normals))[atoms.pbc]
+    cell = atoms.cell.complete().array
+    # a cell that repeats nowhere may be flat; the inverse takes a tenth of the time of the pseudo-inverse
+    normals = (np.linalg.inv(cell) if abs(np.linalg.det(cell)) > 1e-6 else np.linalg.pinv(cell)).T
+    normals /= np.sqrt(np.einsum("ij,ij->i", normals, normals)).clip(min=1e-300)[:, None]
+    if not atoms.pbc.all():
+        extent = float(np.ptp(atoms.positions @ normals[~atoms.pbc].T, axis=0).max(initial=0.0))
+        if extent > LARGEST:
+            return f"atoms are {extent:.3g} Angstrom apart along a direction that is not periodic"
+    heights = np.abs(np.einsum("ij,ij->i", cell, normals))[atoms.pbc]
     # n atoms in a box of the heights, and a cube of twice the reach around each atom
     neighbours = len(atoms) * float(np.prod(2 * reach / np.maximum(heights, 1e-12)))
     if atoms.pbc.any() and neighbours > MOST_NEIGHBOURS:

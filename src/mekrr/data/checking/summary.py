@@ -13,10 +13,13 @@ from mekrr.data.checking.distances import shortest_by_pair
 from mekrr.data.checking.duplicates import duplicate_groups
 from mekrr.data.checking.issues import Issue
 from mekrr.data.checking.references import composition_residuals
-from mekrr.data.checking.soundness import is_sound
+from mekrr.data.checking.soundness import SOUND, is_sound
 from mekrr.data.checking.validation import validate
 from mekrr.data.reading.drawer import FOUND
 from mekrr.data.reading.structure import Structure, formula
+
+UNSOUND = {rule.code for rule in SOUND}
+DUPLICATES = ("duplicates", "duplicates-conflict")
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,14 @@ class DatasetSummary:
         return asdict(self)
 
 
-def summary(structures: Sequence[Structure]) -> DatasetSummary:
-    """What is in a data set; structures that `validate` calls unsound enter the counts only."""
-    sound = [s for s in structures if is_sound(s)]
-    duplicates = duplicate_groups(sound)
+def summary(structures: Sequence[Structure], issues: Sequence[Issue] | None = None) -> DatasetSummary:
+    """What is in a data set; structures that `validate` calls unsound enter the counts only.
+
+    Args:
+        structures: of one data set.
+        issues: of `validate`, where they are known: what they name is not looked for twice.
+    """
+    sound, n_duplicates = _checked(structures) if issues is None else _as_found(structures, issues)
     sizes = [len(s) for s in structures]
     return DatasetSummary(
         sources=_count(s.source for s in structures if s.source),
@@ -88,7 +95,7 @@ def summary(structures: Sequence[Structure]) -> DatasetSummary:
         forces=_spread([s.forces for s in sound if s.forces is not None]),
         stress=_spread([s.stress for s in sound if s.stress is not None]),
         shortest_distances=shortest_by_pair(sound),
-        n_duplicates=int((duplicates != np.arange(len(sound))).sum()),
+        n_duplicates=n_duplicates,
     )
 
 
@@ -101,10 +108,23 @@ def inspect_report(structures: Sequence[Structure], issues: Sequence[Issue] | No
     """
     issues = validate(structures) if issues is None else issues
     return {
-        "summary": summary(structures).to_dict(),
+        "summary": summary(structures, issues).to_dict(),
         "issues": [asdict(issue) | {"indices": list(issue.indices)} for issue in issues],
         "ok": all(issue.level != "error" for issue in issues),
     }
+
+
+def _checked(structures: Sequence[Structure]) -> tuple[list[Structure], int]:
+    """Sound structures, and how many of them equal an earlier one."""
+    sound = [s for s in structures if is_sound(s)]
+    return sound, int((duplicate_groups(sound) != np.arange(len(sound))).sum())
+
+
+def _as_found(structures: Sequence[Structure], issues: Sequence[Issue]) -> tuple[list[Structure], int]:
+    """The same from what `validate` has found."""
+    unsound = {i for issue in issues if issue.code in UNSOUND for i in issue.indices}
+    sound = [s for i, s in enumerate(structures) if i not in unsound]
+    return sound, sum(len(issue.indices) for issue in issues if issue.code in DUPLICATES)
 
 
 def _count(items: Iterable[Hashable]) -> dict[Any, int]:

@@ -1,6 +1,7 @@
 """Everything one `ase.Atoms` holds, by key, and of which calculation each key speaks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,16 @@ class Drawer:
         else:
             names = [spelled for name in names for spelled in (f"{origin}_{name}", f"{name}_{origin}")]
         for place in ("info", "arrays"):
-            spelled_as = {key.lower(): key for key in self.places[place] if isinstance(key, str)}
+            spelled_as = self._spellings[place]
             yield from (f"{place}:{spelled_as[name]}" for name in names if name in spelled_as)
+
+    @cached_property
+    def _spellings(self) -> dict[str, dict[str, str]]:
+        """In each place, names as they are spelled by how they are in lower case."""
+        return {
+            place: {key.lower(): key for key in content if isinstance(key, str)}
+            for place, content in self.places.items()
+        }
 
     def _is_missing(self, key: str) -> bool:
         """Whether nothing stands there, or NaN alone, which several codes write where a label is missing."""

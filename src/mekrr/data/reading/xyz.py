@@ -64,7 +64,9 @@ def _columns(text: str) -> tuple[int | None, list[int]]:
     ase reads rows from the left and leaves the rest: a number too many would shift all columns behind it.
     """
     _, comment, *rows = text.split("\n")
-    properties = key_val_str_to_dict(comment).get("Properties")
+    plain = _PROPERTIES.findall(comment)
+    # ase's parser goes through a comment letter by letter, and does so for the labels anyway
+    properties = plain[0] if len(plain) == 1 else key_val_str_to_dict(comment).get("Properties")
     declared = None if properties is None else sum(int(width) for width in str(properties).split(":")[2::3])
     counts = (len(row.split()) for row in rows if row.strip())
     return declared, [count for count in counts if count != (declared or _PLAIN_COLUMNS)]
@@ -80,6 +82,7 @@ def _warn_of_unread_columns(path: Path, index: int, count: int) -> None:
 
 
 _PLAIN_COLUMNS = 4
+_PROPERTIES = re.compile(r"(?:^|\s)Properties=([\w:]+)(?=\s|$)")
 _COLUMNS = re.compile(r"\w+:[SRIL]:\d+(:\w+:[SRIL]:\d+)*")
 _TENSOR = re.compile(r"""(?<![\w-])(stress|virial)=(["'{\[])([^"'}\]]*)["'}\]]""")
 _VOIGT = (0, 5, 4, 5, 1, 3, 4, 3, 2)  # of a symmetric matrix, row by row

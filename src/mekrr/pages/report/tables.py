@@ -172,7 +172,15 @@ def training_facts(fitted: Fitted) -> dict[str, str]:
         "Energy spread about the composition fit": f"{number(1000 * _rms(residuals))} meV/atom",
         "Forces": _training_forces(fitted),
         "Files": listed(data.sources),
-    }
+    } | _workers(fitted)
+
+
+def _workers(fitted: Fitted) -> dict[str, str]:
+    """Who computed what, where a cluster did."""
+    work = fitted.record.work
+    lines = [f"{w.stage} by {w.worker}: {plural(w.shards, 'shard')}, {seconds(w.seconds)}" for w in work[:WORK_SHOWN]]
+    more = [f"and {len(work) - WORK_SHOWN} more"] if len(work) > WORK_SHOWN else []
+    return {"Computed by": "; ".join(lines + more)} if work else {}
 
 
 def _training_forces(fitted: Fitted) -> str:
@@ -242,6 +250,7 @@ def _formulas(formulas: Mapping[str, int]) -> str:
     return ", ".join(shown) + (f" and {plural(rest, 'other')}" if rest else "")
 
 
+WORK_SHOWN = 12  # lines on who computed what
 STAGES = {
     "read": "reading the data",
     "backbone": "loading the backbone",
