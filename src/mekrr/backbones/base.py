@@ -71,6 +71,7 @@ class Backbone(ABC):
             networks trained on forces allow that. Where False, reverse over forward mode is relied on instead.
         linear_maps: those on the way to the energy that `forward` shows to a tap (`offer_linear_maps`), in the order in
             which it meets them; none where a network has nothing to offer.
+        without_maps: why there are none, in words that follow the name.
         weights_hash: SHA-256 hex digest of the weights; cached features and saved potentials are tied to it.
         dtype: of its weights and features.
         device: where it computes.
@@ -87,6 +88,7 @@ class Backbone(ABC):
     forward_mode: bool = True
     double_reverse: bool = True
     linear_maps: tuple[LinearMap, ...] = ()
+    without_maps: str = "names no linear maps"
     weights_hash: str
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")

@@ -15,6 +15,10 @@ DeviceOption = Annotated[str, typer.Option("--device", help="Where the backbone 
 TrustOption = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Unpickle weights given by path: only for files you made or trust.")
 ]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option("--features", help="A file of mekrr features, in place of a backbone that cannot be installed here."),
+]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", help="Threads of an evaluation; one is fastest below some hundred atoms.")
 ]

@@ -10,7 +10,15 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mekrr.cli.console import Stages, out, print_json
-from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
+from mekrr.cli.options import (
+    DataArgument,
+    DeviceOption,
+    FeaturesOption,
+    IndexOption,
+    JsonOption,
+    ModelArgument,
+    TrustOption,
+)
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
 from mekrr.cli.structure_files import write_structures
 from mekrr.data import OWN_RESULTS, Structure, info_to_write, read_structures
@@ -25,14 +33,15 @@ def predict(
     force_uncertainty: Annotated[
         bool, typer.Option("--force-uncertainty", help="Write the deviation of each force component too.")
     ] = False,
+    features: FeaturesOption = None,
     index: IndexOption = ":",
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
     """Energies, forces, stress, deviations and atomic energies of DATA; the suffix says the format."""
-    require_output(output, STRUCTURE_SUFFIXES, (model, *data))
-    potential = KernelPotential.load(model, device, trust_checkpoint)
+    require_output(output, STRUCTURE_SUFFIXES, (model, features, *data))
+    potential = KernelPotential.load(model, device, trust_checkpoint, features)
     structures = read_structures(data, index=index, require_energy=False)
     with Stages() as stages:
         predictions = potential.predict(

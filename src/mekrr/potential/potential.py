@@ -11,7 +11,7 @@ from ase import Atoms
 from mekrr.backbones import Backbone, load_backbone
 from mekrr.data import Structure, as_structures, raise_on_errors, validate
 from mekrr.errors import DataError, ModelFileError
-from mekrr.features import BATCH_ATOMS, batches, structure_hash
+from mekrr.features import BATCH_ATOMS, FeatureFile, RecordedBackbone, batches, structure_hash
 from mekrr.graph import build_batch
 from mekrr.potential.advice import MekrrWarning, check_elements
 from mekrr.potential.archive import load_fitted, pack, save_fitted, unpack
@@ -20,6 +20,7 @@ from mekrr.potential.fit import FitJob, run_fit, solver_of
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.options import FitOptions
 from mekrr.potential.prediction import Prediction, predictions_of
+from mekrr.potential.recorded import fit_options, options_with_file, wanted_from_file
 from mekrr.potential.training import StageProgress, Stopwatch
 from mekrr.potential.update import new_structures, update
 
@@ -34,6 +35,8 @@ class KernelPotential:
         cache: folder in which computed features are kept, or None.
         device: "auto", "cpu" or "cuda"; where the backbone computes.
         trust_checkpoint: load weights that need unpickling from a path of yours.
+        features: a file that `mekrr features` made, where the backbone cannot be installed; it brings the backbone's
+            name, and predictions from it have energies and their deviations alone.
         **options: see FitOptions; everything not given is chosen by leave-one-out.
 
     Attributes:
@@ -50,17 +53,20 @@ class KernelPotential:
         cache: str | Path | None = None,
         device: str = "auto",
         trust_checkpoint: bool = False,
+        features: str | Path | None = None,
         **options: Any,
     ) -> None:
         self.options = FitOptions(backbone=backbone, **options)
         self.cache = cache
+        self.features = features
+        self._file = None if features is None else FeatureFile(features)
         self.device = device
         self.trust_checkpoint = trust_checkpoint
         self._backbone: Backbone | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the network, which is loaded again when needed; the fit as in the model file."""
-        state = vars(self) | {"_backbone": None}
+        state = vars(self) | {"_backbone": None, "_file": None}
         if "fitted_" in state:
             state["fitted_"] = pack(state["fitted_"])
         return state
@@ -69,6 +75,7 @@ class KernelPotential:
         vars(self).update(state)
         if "fitted_" in state:
             self.fitted_ = unpack(*state["fitted_"])
+        self._file = None if self.features is None else FeatureFile(self.features)
 
     @property
     def backbone(self) -> Backbone:
@@ -79,9 +86,12 @@ class KernelPotential:
             ModelFileError: when its weights are not those of the fit.
         """
         if self._backbone is None:
-            self._backbone = load_backbone(
-                self.options.backbone, device=self.device, trust_checkpoint=self.trust_checkpoint
-            )
+            if self._file is None:
+                self._backbone = load_backbone(
+                    self.options.backbone, device=self.device, trust_checkpoint=self.trust_checkpoint
+                )
+            else:
+                self._backbone = RecordedBackbone(self._file)
             if hasattr(self, "fitted_"):
                 _check_identity(self._backbone, self.fitted_)
         return self._backbone
@@ -105,8 +115,12 @@ class KernelPotential:
         raise_on_errors(issues)
         remarks = [issue.message for issue in issues]
         training = _without_duplicates(labelled)
-        job = FitJob(training, backbone, self.options, self.cache, watch, progress)
-        solver, forces = solver_of(self.options, training)
+        options, cache = self.options, self._file or self.cache
+        if self._file is not None:
+            options = fit_options(options_with_file(options, self._file), self._file, training, remarks)
+            backbone = RecordedBackbone(self._file, training)
+        job = FitJob(training, backbone, options, cache, watch, progress)
+        solver, forces = solver_of(options, training)
         self.fitted_ = run_fit(job, solver, forces, remarks)
         for message in remarks:
             warnings.warn(message, MekrrWarning, stacklevel=2)
@@ -128,9 +142,11 @@ class KernelPotential:
         Raises:
             DataError: when nothing is new, or an element was not there in training.
             ModelFileError: when the backbone here is not the fit's.
-            ValueError: for a potential of the exact solver.
+            ValueError: for a potential of the exact solver, or with a feature file in place of the network.
         """
         fitted = self._require_fit()
+        if self._file is not None:
+            raise ValueError(f"an update needs the network, and {self.features} holds its features alone: fit again")
         labelled = as_structures(structures)
         issues = validate(labelled, known_species=self.backbone.known_species)
         raise_on_errors(issues)
@@ -176,6 +192,8 @@ class KernelPotential:
         self.check_species(atoms)
         wanted = Wanted(forces, uncertainty, backbone_forces, atomic_uncertainty, force_uncertainty)
         wanted.check(fitted)
+        if self._file is not None:
+            wanted = wanted_from_file(wanted, fitted, self._file, structures)
         predictions: list[Prediction] = []
         for batch in batches([len(a) for a in atoms], self.options.batch_atoms or BATCH_ATOMS):
             graph = build_batch([atoms[t] for t in batch], backbone.cutoff, backbone.max_neighbours)
@@ -203,16 +221,29 @@ class KernelPotential:
         save_fitted(self._require_fit(), path)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", trust_checkpoint: bool = False) -> "KernelPotential":
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        trust_checkpoint: bool = False,
+        features: str | Path | None = None,
+    ) -> "KernelPotential":
         """Read a potential; its backbone is loaded when first needed.
 
+        Args:
+            path: of the model file.
+            device: where the backbone computes.
+            trust_checkpoint: load weights that need unpickling from a path of yours.
+            features: of the structures to predict, in place of the backbone.
+
         Raises:
+            FeatureFileError: when `features` is no feature file.
             FileNotFoundError: when there is no such file.
             ModelFileError: when the file is truncated, not a model, or of a newer format.
         """
         fitted = load_fitted(path)
         options = vars(fitted.record.options)
-        potential = cls(device=device, trust_checkpoint=trust_checkpoint, **options)
+        potential = cls(device=device, trust_checkpoint=trust_checkpoint, features=features, **options)
         potential.fitted_ = fitted
         return potential
 
