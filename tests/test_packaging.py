@@ -1,5 +1,6 @@
 """What is needed to publish says the same as the package itself."""
 
+import importlib
 import os
 import re
 import shlex
@@ -106,3 +107,13 @@ def test_the_workflow_publishes_under_a_tag_that_is_the_version_alone(workflow, 
     step = next(s for s in workflow["jobs"]["build"]["steps"] if s.get("name") == "the tag is the version")
     environment = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag}
     assert subprocess.run(["bash", "-c", step["run"]], cwd=ROOT, env=environment).returncode == code
+
+
+def test_the_page_on_backbones_lists_all_of_them_with_their_licences():
+    page = (ROOT / "docs" / "backbones.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w.-]+)` \| ([^|]+) \| .* \|$", page.split("## ")[0], re.MULTILINE))
+    cards = {}
+    for name, target in PROJECT["entry-points"]["mekrr.backbones"].items():
+        module, _, entry = target.partition(":")
+        cards[name] = getattr(importlib.import_module(module), entry).card.licence
+    assert rows == cards
