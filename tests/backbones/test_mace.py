@@ -78,6 +78,7 @@ def test_conforms(model_path):
 
     backbone = MACE.load(model_path, CPU, torch.float64, True)
     assert backbone.layer_widths == {"interaction_0": 8, "interaction_1": 8}
+    assert {m.name.split("/")[0] for m in backbone.linear_maps} > {"interactions.1.linear_up", "products.1.linear"}
     check_backbone(backbone)
 
 

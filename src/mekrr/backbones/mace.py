@@ -9,6 +9,7 @@ import torch
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.fetch import fetched_path
+from mekrr.backbones.linear_maps import offer_linear_maps
 from mekrr.backbones.weights import require_trust, sha256_of
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
@@ -19,9 +20,7 @@ class MACEBackbone(Backbone):
     """A MACE model called with edge vectors in place of positions.
 
     A layer's features are the even scalars after an interaction and its product basis. Atomic energies include the
-    isolated-atom energies of the model. Of a multi-head model the first head is used. Its linear layers are not offered
-    to the tangent kernel: what the compiled code of mace-torch gives when it is differentiated three times is wrong by
-    up to half a percent (mace-torch 0.3.16, PyTorch 2.13), which the conformance check finds.
+    isolated-atom energies of the model. Of a multi-head model the first head is used.
 
     Args:
         card: licence, citation and origin.
@@ -49,6 +48,7 @@ class MACEBackbone(Backbone):
         self._columns = dict(zip(_layer_names(model), _scalar_columns(model), strict=True))
         self.layers = tuple(self._columns)
         self.layer_widths = {layer: len(columns) for layer, columns in self._columns.items()}
+        self.linear_maps = offer_linear_maps(_linear_modules(model))
 
     def forward(
         self,
@@ -128,6 +128,16 @@ def _load(
         return MACEBackbone(card, model, weights_hash, given)
     except Exception as error:
         raise BackboneUnavailableError(f"{path} is not a model that mace-torch can load: {error}") from error
+
+
+def _linear_modules(model: Any) -> dict[str, Any]:
+    """The equivariant linear layers that act on atoms, in the order in which a pass meets them."""
+    found = {}
+    for depth, (interaction, product) in enumerate(zip(model.interactions, model.products, strict=True)):
+        found[f"interactions.{depth}.linear_up"] = interaction.linear_up
+        found[f"interactions.{depth}.linear"] = interaction.linear
+        found[f"products.{depth}.linear"] = product.linear
+    return found
 
 
 def _layer_names(model: Any) -> list[str]:
