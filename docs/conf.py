@@ -1,5 +1,9 @@
-"""Sphinx configuration: sphinx-build -W -b html docs docs/_build/html."""
+"""Sphinx configuration: sphinx-build -W -b html docs docs/_build/html.
 
+MEKRR_NOTEBOOKS=off leaves the notebooks unrun, for a quick look at the rest.
+"""
+
+import os
 from pathlib import Path
 
 import mekrr
@@ -18,13 +22,23 @@ project = "mekrr"
 author = "the mekrr authors"
 version = release = mekrr.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build", "_options"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "_options", "jupyter_execute", "**.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = f"mekrr {release}"
 
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
+
+# Notebooks are run in a folder of their own, and again only when their text changed; an error ends the build.
+nb_execution_mode = os.environ.get("MEKRR_NOTEBOOKS", "cache")
+nb_execution_in_temp = True
+nb_execution_timeout = 1200
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
+if nb_execution_mode == "off":
+    suppress_warnings = ["myst-nb.lexer"]  # cells that were not run do not know their language
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

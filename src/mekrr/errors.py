@@ -29,6 +29,10 @@ class ModelFileError(MekrrError):
     """A model file is truncated, of a newer format, or belongs to another backbone."""
 
 
+class FeatureFileError(MekrrError):
+    """A feature file is truncated, of another version, or does not hold what is asked of it."""
+
+
 class NotPositiveDefiniteError(MekrrError):
     """A matrix that must be positive definite is not, within rounding."""
 

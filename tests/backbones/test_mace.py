@@ -6,28 +6,40 @@ import torch
 from ase.build import bulk, molecule
 
 from mekrr.backbones import load_backbone
+from mekrr.backbones import mace as mace_module
 from mekrr.backbones.derivatives import energy_forces_stress
-from mekrr.backbones.mace import MACE
+from mekrr.backbones.mace import MACE, MACE_MPA_0_MEDIUM, PublishedMACEEntry
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import build_batch
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
+# As in the models published first, and in those since mace-mp-0b: blocks normalised by density, distances transformed
+# after Agnesi, and repulsion of Ziegler, Biersack and Littmark.
+FIRST = {"interaction_cls": "RealAgnosticResidualInteractionBlock"}
+LATER = {
+    "interaction_cls": "RealAgnosticDensityResidualInteractionBlock",
+    "interaction_cls_first": "RealAgnosticDensityInteractionBlock",
+    "distance_transform": "Agnesi",
+    "pair_repulsion": True,
+}
+
+
+@pytest.fixture(scope="module", params=[FIRST, LATER], ids=["mace-mp-0", "mace-mpa-0"])
+def model_path(request, tmp_path_factory):
     pytest.importorskip("mace", reason="mace-torch is not installed (it cannot share an environment with sevenn)")
     from e3nn import o3
     from mace import modules
 
     torch.manual_seed(0)
+    options = {"interaction_cls_first": request.param["interaction_cls"]} | request.param
+    options |= {name: modules.interaction_classes[options[name]] for name in options if name.startswith("inter")}
     model = modules.ScaleShiftMACE(
         r_max=4.0,
         num_bessel=6,
         num_polynomial_cutoff=5,
         max_ell=2,
-        interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
-        interaction_cls_first=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
         num_interactions=2,
         num_elements=3,
         hidden_irreps=o3.Irreps("8x0e + 8x1o"),
@@ -39,6 +51,7 @@ def model_path(tmp_path_factory):
         correlation=2,
         atomic_inter_scale=1.3,
         atomic_inter_shift=0.2,
+        **options,
     )
     path = tmp_path_factory.mktemp("mace") / "small.model"
     torch.save(model.double(), path)
@@ -65,6 +78,7 @@ def test_conforms(model_path):
 
     backbone = MACE.load(model_path, CPU, torch.float64, True)
     assert backbone.layer_widths == {"interaction_0": 8, "interaction_1": 8}
+    assert {m.name.split("/")[0] for m in backbone.linear_maps} > {"interactions.1.linear_up", "products.1.linear"}
     check_backbone(backbone)
 
 
@@ -84,3 +98,28 @@ def test_missing_package_is_named(tmp_path):
     (tmp_path / "some.model").touch()
     with pytest.raises(BackboneUnavailableError, match=r'pip install "mekrr\[mace\]"'):
         load_backbone(f"mace:{tmp_path / 'some.model'}")
+
+
+def test_a_published_model_is_loaded_by_name_once_it_is_there(model_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(mace_module, "fetched_path", lambda card: model_path)
+    backbone = MACE_MPA_0_MEDIUM.load(None, CPU, torch.float32, True)
+    assert backbone.spec == "mace-mpa-0-medium"
+    assert backbone.layers == MACE_MPA_0_MEDIUM.layers
+    with pytest.raises(BackboneUnavailableError, match="trust"):
+        MACE_MPA_0_MEDIUM.load(None, CPU, torch.float32, False)
+    own = MACE_MPA_0_MEDIUM.load(model_path, CPU, torch.float32, True)
+    assert own.spec == f"mace-mpa-0-medium:{model_path}"
+    assert own.identity == backbone.identity
+
+
+def test_a_published_model_says_how_to_fetch_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(BackboneUnavailableError, match="mekrr backbones fetch mace-mpa-0-medium"):
+        MACE_MPA_0_MEDIUM.load(None, CPU, torch.float32, True)
+
+
+def test_published_models_have_addresses_and_licences_of_their_own():
+    entries = [entry for entry in vars(mace_module).values() if isinstance(entry, PublishedMACEEntry)]
+    assert len({entry.card.url for entry in entries}) == len(entries) == 12
+    assert {entry.card.licence for entry in entries} == {"MIT", "ASL (academic use only)"}
+    assert all(entry.card.url.startswith("https://") for entry in entries)

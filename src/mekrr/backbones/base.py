@@ -75,6 +75,7 @@ class Backbone(ABC):
             which it meets them; none where a network has nothing to offer.
         linear_layers: the modules that hold them, by name.
         origin: the network whose weights were changed, and the change; None for one as it was loaded.
+        without_maps: why there are none, in words that follow the name.
         weights_hash: SHA-256 hex digest of the weights; cached features and saved potentials are tied to it.
         dtype: of its weights and features.
         device: where it computes.
@@ -95,6 +96,7 @@ class Backbone(ABC):
     linear_maps: tuple[LinearMap, ...] = ()
     linear_layers: Mapping[str, Any] = MappingProxyType({})
     origin: tuple[Any, Any] | None = None
+    without_maps: str = "names no linear maps"
     weights_hash: str
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")

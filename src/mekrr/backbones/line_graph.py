@@ -28,16 +28,21 @@ class LineGraph:
 
 
 def build_line_graph(graph: GraphBatch, cutoff: float) -> LineGraph:
-    """Bonds of `graph` and the angles between edges no longer than `cutoff` Angstrom.
-
-    Lengths are taken from the stored geometry: which angles exist is topology, and must not depend on a perturbation
-    (a smooth cutoff makes angles at the border weightless).
-    """
+    """Bonds of `graph` and the angles between edges no longer than `cutoff` Angstrom."""
     undirected, representative = _bonds(graph)
-    lengths = torch.linalg.vector_norm(graph.edge_vectors(), dim=1)
-    first, second = _pairs(graph.centre, torch.nonzero(lengths < cutoff).flatten())
+    first, second = edge_pairs(graph, cutoff)
     triples = torch.stack([graph.centre[first], undirected[first], undirected[second]], dim=1)
     return LineGraph(undirected, representative, first, second, triples)
+
+
+def edge_pairs(graph: GraphBatch, cutoff: float) -> tuple[Int[Tensor, "angles"], Int[Tensor, "angles"]]:
+    """First and second edge of each angle between edges no longer than `cutoff` Angstrom that leave the same atom.
+
+    Sorted by the first edge. Lengths are taken from the stored geometry: which angles exist is topology, and must not
+    depend on a perturbation (a smooth cutoff makes angles at the border weightless).
+    """
+    lengths = torch.linalg.vector_norm(graph.edge_vectors(), dim=1)
+    return _pairs(graph.centre, torch.nonzero(lengths < cutoff).flatten())
 
 
 def _bonds(graph: GraphBatch) -> tuple[Int[Tensor, "edges"], Int[Tensor, "bonds"]]:

@@ -21,7 +21,7 @@ from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
 
 # Angstrom; of central differences where a network has no forward mode. Halving it doubles the rounding of float32.
-STEP = 0.01
+STEP = {torch.float32: 0.01, torch.float64: 1e-5}
 
 
 class WeightGradients(NamedTuple):
@@ -130,14 +130,14 @@ def _differences(
     backbone: Backbone, graph: GraphBatch, point: Tensor, moves: Tensor, layers: Sequence[str]
 ) -> tuple[WeightGradients, WeightGradients]:
     """Central differences of two reverse passes a direction."""
-    found = []
+    found, step = [], STEP[backbone.dtype]
     for move in moves:
-        ahead, behind = (weight_gradients(backbone, graph, point + sign * STEP * move, layers) for sign in (1, -1))
+        ahead, behind = (weight_gradients(backbone, graph, point + sign * step * move, layers) for sign in (1, -1))
         found.append(
             WeightGradients(
-                (ahead.features - behind.features) / (2 * STEP),
-                tuple((a - b) / (2 * STEP) for a, b in zip(ahead.activations, behind.activations, strict=True)),
-                tuple((a - b) / (2 * STEP) for a, b in zip(ahead.signals, behind.signals, strict=True)),
+                (ahead.features - behind.features) / (2 * step),
+                tuple((a - b) / (2 * step) for a, b in zip(ahead.activations, behind.activations, strict=True)),
+                tuple((a - b) / (2 * step) for a, b in zip(ahead.signals, behind.signals, strict=True)),
             )
         )
     stacked = WeightGradients(

@@ -4,7 +4,20 @@ import typer
 from rich.markup import escape
 
 from mekrr._version import __version__
-from mekrr.cli import data_commands, evaluate, explain, export, fit, lammps, md, predict, quickstart, select, serve
+from mekrr.cli import (
+    data_commands,
+    evaluate,
+    explain,
+    export,
+    features,
+    fit,
+    lammps,
+    md,
+    predict,
+    quickstart,
+    select,
+    serve,
+)
 from mekrr.cli.backbone_commands import backbones_app
 from mekrr.cli.console import err, out, warnings_on_stderr
 from mekrr.cli.plugins import add_plugins
@@ -35,6 +48,7 @@ def _options(
 app.command("quickstart")(quickstart.quickstart)
 app.command("inspect")(data_commands.inspect)
 app.command("fit")(fit.fit)
+app.command("features")(features.features_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain_command)

@@ -12,6 +12,7 @@ from mekrr.cli.options import (
     ClusterOption,
     DataArgument,
     DeviceOption,
+    FeaturesOption,
     IndexOption,
     JsonOption,
     ModelArgument,
@@ -35,6 +36,7 @@ def evaluate_command(
         bool, typer.Option("--force-uncertainty", help="Compare force errors with their predicted deviations too.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="An HTML page to write.")] = None,
+    features: FeaturesOption = None,
     index: IndexOption = ":",
     device: DeviceOption = "auto",
     cluster: ClusterOption = None,
@@ -43,8 +45,8 @@ def evaluate_command(
 ) -> None:
     """Errors of MODEL on labelled structures, beside the backbone by itself."""
     if report is not None:
-        require_output(report, PAGE_SUFFIXES, (model, *data))
-    potential = KernelPotential.load(model, device, trust_checkpoint)
+        require_output(report, PAGE_SUFFIXES, (model, features, *data))
+    potential = KernelPotential.load(model, device, trust_checkpoint, features=features)
     structures = read_structures(data, keys, index)
     for remark in label_remarks(structures, range(len(structures))):
         warnings.warn(remark.message, MekrrWarning, stacklevel=1)

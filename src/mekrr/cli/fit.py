@@ -8,7 +8,7 @@ import typer
 
 from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.declared import with_options
-from mekrr.cli.options import ClusterOption, DeviceOption, IndexOption, JsonOption, TrustOption
+from mekrr.cli.options import ClusterOption, DeviceOption, FeaturesOption, IndexOption, JsonOption, TrustOption
 from mekrr.cli.outputs import MODEL_SUFFIXES, require_output
 from mekrr.cli.tables import calibration_line, choice_table, error_table, print_work, solver_line
 from mekrr.cluster import connected
@@ -26,6 +26,7 @@ def fit(
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write (.safetensors).")],
     options: FitOptions,
     keys: LabelKeys,
+    features: FeaturesOption = None,
     validation: Annotated[Path | None, typer.Option(help="Labelled structures to report errors on.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no features on disk.")] = False,
@@ -37,10 +38,13 @@ def fit(
 ) -> None:
     """Fit a potential to the energies, forces and stress of TRAIN; what is not given is chosen by leave-one-out."""
     weights = options.backbone.partition(":")[2] or None
-    require_output(output, MODEL_SUFFIXES, (*train, validation, weights))
+    require_output(output, MODEL_SUFFIXES, (*train, validation, weights, features))
     if no_cache and cache is not None:
         raise ValueError("--cache names a folder and --no-cache keeps none; give one of the two")
+    if features is not None and (no_cache or cache is not None):
+        raise ValueError("--features names a file that features come from, so that a cache has no effect; leave it out")
     potential = KernelPotential(
+        features=features,
         cache=None if no_cache else (cache or default_cache_folder()),
         device=device,
         trust_checkpoint=trust_checkpoint,

@@ -17,6 +17,10 @@ DeviceOption = Annotated[str, typer.Option("--device", help="Where the backbone 
 TrustOption = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Unpickle weights given by path: only for files you made or trust.")
 ]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option("--features", help="A file of mekrr features, in place of a backbone that cannot be installed here."),
+]
 
 
 def _checked(where: str | None) -> str | None:

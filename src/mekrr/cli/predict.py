@@ -14,6 +14,7 @@ from mekrr.cli.options import (
     ClusterOption,
     DataArgument,
     DeviceOption,
+    FeaturesOption,
     IndexOption,
     JsonOption,
     ModelArgument,
@@ -35,6 +36,7 @@ def predict(
     force_uncertainty: Annotated[
         bool, typer.Option("--force-uncertainty", help="Write the deviation of each force component too.")
     ] = False,
+    features: FeaturesOption = None,
     index: IndexOption = ":",
     device: DeviceOption = "auto",
     cluster: ClusterOption = None,
@@ -42,8 +44,8 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Energies, forces, stress, deviations and atomic energies of DATA; the suffix says the format."""
-    require_output(output, STRUCTURE_SUFFIXES, (model, *data))
-    potential = KernelPotential.load(model, device, trust_checkpoint)
+    require_output(output, STRUCTURE_SUFFIXES, (model, features, *data))
+    potential = KernelPotential.load(model, device, trust_checkpoint, features=features)
     structures = read_structures(data, index=index, require_energy=False)
     with connected(cluster) as shards, Stages(shards) as stages:
         potential.shards = shards

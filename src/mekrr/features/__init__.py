@@ -3,6 +3,7 @@
 from mekrr.features.cache import FeatureCache, default_cache_folder, structure_hash
 from mekrr.features.environments import Environments
 from mekrr.features.extraction import Extraction, extract
+from mekrr.features.feature_file import FeatureFile, NetworkRecord, RecordedBackbone, write_features
 from mekrr.features.observe import BATCH_ATOMS, Pass, batches, look, observe
 from mekrr.features.probes import ALL, Derivatives, DerivativeStore, probe
 from mekrr.features.scaling import Scaler
@@ -17,7 +18,10 @@ __all__ = [
     "Environments",
     "Extraction",
     "FeatureCache",
+    "FeatureFile",
+    "NetworkRecord",
     "Pass",
+    "RecordedBackbone",
     "Scaler",
     "TangentSpace",
     "batches",
@@ -28,4 +32,5 @@ __all__ = [
     "probe",
     "structure_hash",
     "tangent_space",
+    "write_features",
 ]

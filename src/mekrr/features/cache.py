@@ -25,8 +25,17 @@ def default_cache_folder() -> Path:
 
 def structure_hash(atoms: Atoms) -> str:
     """SHA-256 of what a backbone sees: numbers, positions, cell and periodicity."""
+    return _digest((atoms.numbers, "<i8"), (atoms.positions, "<f8"), (atoms.cell.array, "<f8"), (atoms.pbc, "?"))
+
+
+def geometry_hash(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray) -> str:
+    """SHA-256 of atomic numbers, positions and cell, without periodicity."""
+    return _digest((numbers, "<i8"), (positions, "<f8"), (cell, "<f8"))
+
+
+def _digest(*arrays: tuple[np.ndarray, str]) -> str:
     digest = hashlib.sha256()
-    for array, dtype in ((atoms.numbers, "<i8"), (atoms.positions, "<f8"), (atoms.cell.array, "<f8"), (atoms.pbc, "?")):
+    for array, dtype in arrays:
         digest.update(np.ascontiguousarray(array, dtype=dtype).tobytes())
     return digest.hexdigest()
 

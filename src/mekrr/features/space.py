@@ -26,8 +26,7 @@ def tangent_space(
         cache: read first; what is computed is written to it.
     """
     sample = [structures[t].atoms for t in _standing_for(structures)]
-    key = hashlib.sha256("".join(map(structure_hash, sample)).encode()).hexdigest()
-    name = "" if cache is None else cache.key(sample[0], backbone.identity, (), backbone.dtype, f"tangent space {key}")
+    name = space_key(structures, backbone)
     entry = None if cache is None else cache.read(name)
     if entry is not None:
         return TangentSpace.from_tensors(entry)
@@ -38,6 +37,13 @@ def tangent_space(
     if cache is not None:
         cache.write(name, found.as_tensors())
     return found
+
+
+def space_key(structures: Sequence[Structure], backbone: Backbone) -> str:
+    """Key of the space in the cache."""
+    sample = [structures[t].atoms for t in _standing_for(structures)]
+    key = hashlib.sha256("".join(map(structure_hash, sample)).encode()).hexdigest()
+    return FeatureCache.key(sample[0], backbone.identity, (), backbone.dtype, f"tangent space {key}")
 
 
 def _standing_for(structures: Sequence[Structure]) -> list[int]:

@@ -43,7 +43,7 @@ class FitJob:
         structures: labelled, without duplicates.
         backbone: the network.
         options: of the fit.
-        cache: folder of features, or None.
+        cache: folder of features, a file of them, or None.
         watch: seconds of the stages.
         progress: see KernelPotential.fit.
         shards: who computes what is done structure by structure.
@@ -52,7 +52,7 @@ class FitJob:
     structures: Sequence[Structure]
     backbone: Backbone
     options: FitOptions
-    cache: str | Path | None
+    cache: str | Path | FeatureCache | None
     watch: Stopwatch
     progress: StageProgress | None
     shards: Shards = HERE
@@ -64,7 +64,9 @@ class FitJob:
 
     @property
     def feature_cache(self) -> FeatureCache | None:
-        """On disk, where a folder was given."""
+        """On disk, where a folder or a file was given."""
+        if isinstance(self.cache, FeatureCache):
+            return self.cache
         return None if self.cache is None else FeatureCache(self.cache)
 
 
@@ -152,7 +154,7 @@ def _space(job: FitJob, forces: bool, remarks: list[str]) -> TangentSpace | None
     if not forces or share == 0.0:
         return None
     if not (backbone.has_energy and backbone.linear_maps):
-        missing = f"{backbone.name} names no linear maps, so the kernel is that on features alone"
+        missing = f"{backbone.name} {backbone.without_maps}, so the kernel is that on features alone"
         if share != AUTO:
             raise ValueError(f"tangent_share {share}: {missing}; leave it out, or take another backbone")
         remarks.append(missing)

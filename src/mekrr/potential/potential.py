@@ -12,7 +12,7 @@ from mekrr.backbones import Backbone, load_backbone
 from mekrr.cluster import shards_of
 from mekrr.data import Structure, as_structures, raise_on_errors, validate
 from mekrr.errors import DataError, ModelFileError
-from mekrr.features import BATCH_ATOMS, batches, structure_hash
+from mekrr.features import BATCH_ATOMS, FeatureFile, RecordedBackbone, batches, structure_hash
 from mekrr.potential.advice import MekrrWarning, check_elements
 from mekrr.potential.archive import load_fitted, pack, save_fitted, unpack
 from mekrr.potential.evaluate import Wanted
@@ -20,6 +20,7 @@ from mekrr.potential.fit import FitJob, run_fit, solver_of
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.options import FitOptions
 from mekrr.potential.prediction import Predict, Prediction
+from mekrr.potential.recorded import fit_options, options_with_file, wanted_from_file
 from mekrr.potential.refine import refined_network
 from mekrr.potential.training import StageProgress, Stopwatch
 from mekrr.potential.update import new_structures, update
@@ -41,6 +42,8 @@ class KernelPotential:
         trust_checkpoint: load weights that need unpickling from a path of yours.
         cluster: a dask.distributed.Client, whose workers compute what is done structure by structure; None for this
             process. The result is the same to the last bit, but for what the number of threads here changes.
+        features: a file that `mekrr features` made, where the backbone cannot be installed; it brings the backbone's
+            name, and predictions from it have energies and their deviations alone.
         **options: see FitOptions; everything not given is chosen by leave-one-out.
 
     Attributes:
@@ -58,10 +61,13 @@ class KernelPotential:
         device: str = "auto",
         trust_checkpoint: bool = False,
         cluster: "Client | Shards | None" = None,
+        features: str | Path | None = None,
         **options: Any,
     ) -> None:
         self.options = FitOptions(backbone=backbone, **options)
         self.cache = cache
+        self.features = features
+        self._file = None if features is None else FeatureFile(features)
         self.device = device
         self.trust_checkpoint = trust_checkpoint
         self.shards = shards_of(cluster)
@@ -70,7 +76,7 @@ class KernelPotential:
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the cluster and the network, which is loaded again when needed; the fit as in the model file."""
-        state = vars(self) | {"_backbone": None, "_refined": None, "shards": HERE}
+        state = vars(self) | {"_backbone": None, "_refined": None, "_file": None, "shards": HERE}
         if "fitted_" in state:
             state["fitted_"] = pack(state["fitted_"])
         return state
@@ -79,6 +85,7 @@ class KernelPotential:
         vars(self).update(state)
         if "fitted_" in state:
             self.fitted_ = unpack(*state["fitted_"])
+        self._file = None if self.features is None else FeatureFile(self.features)
 
     @property
     def backbone(self) -> Backbone:
@@ -99,9 +106,12 @@ class KernelPotential:
     def _pretrained(self) -> Backbone:
         """The network as published."""
         if self._backbone is None:
-            self._backbone = load_backbone(
-                self.options.backbone, device=self.device, trust_checkpoint=self.trust_checkpoint
-            )
+            if self._file is None:
+                self._backbone = load_backbone(
+                    self.options.backbone, device=self.device, trust_checkpoint=self.trust_checkpoint
+                )
+            else:
+                self._backbone = RecordedBackbone(self._file)
             if hasattr(self, "fitted_"):
                 _check_identity(self._backbone, self.fitted_)
         return self._backbone
@@ -126,8 +136,12 @@ class KernelPotential:
         remarks = [issue.message for issue in issues]
         training = _without_duplicates(labelled)
         self.shards.work.clear()
-        job = FitJob(training, backbone, self.options, self.cache, watch, progress, self.shards)
-        solver, forces = solver_of(self.options, training)
+        options, cache = self.options, self._file or self.cache
+        if self._file is not None:
+            options = fit_options(options_with_file(options, self._file), self._file, training, remarks)
+            backbone = RecordedBackbone(self._file, training)
+        job = FitJob(training, backbone, options, cache, watch, progress, self.shards)
+        solver, forces = solver_of(options, training)
         self.fitted_ = run_fit(job, solver, forces, remarks)
         for message in remarks:
             warnings.warn(message, MekrrWarning, stacklevel=2)
@@ -149,9 +163,11 @@ class KernelPotential:
         Raises:
             DataError: when nothing is new, or an element was not there in training.
             ModelFileError: when the backbone here is not the fit's.
-            ValueError: for a potential of the exact solver.
+            ValueError: for a potential of the exact solver, or with a feature file in place of the network.
         """
         fitted = self._require_fit()
+        if self._file is not None:
+            raise ValueError(f"an update needs the network, and {self.features} holds its features alone: fit again")
         labelled = as_structures(structures)
         issues = validate(labelled, known_species=self.backbone.known_species)
         raise_on_errors(issues)
@@ -197,6 +213,8 @@ class KernelPotential:
         self.check_species(atoms)
         wanted = Wanted(forces, uncertainty, backbone_forces, atomic_uncertainty, force_uncertainty)
         wanted.check(fitted)
+        if self._file is not None:
+            wanted = wanted_from_file(wanted, fitted, self._file, structures)
         predictions: list[Prediction] = []
         groups = batches([len(a) for a in atoms], self.options.batch_atoms or BATCH_ATOMS)
         shards = [[atoms[t] for t in batch] for batch in groups]
@@ -247,6 +265,7 @@ class KernelPotential:
         device: str = "auto",
         trust_checkpoint: bool = False,
         cluster: "Client | Shards | None" = None,
+        features: str | Path | None = None,
     ) -> "KernelPotential":
         """Read a potential; its backbone is loaded when first needed.
 
@@ -255,14 +274,16 @@ class KernelPotential:
             device: see KernelPotential.
             trust_checkpoint: see KernelPotential.
             cluster: see KernelPotential.
+            features: of the structures to predict, in place of the backbone.
 
         Raises:
+            FeatureFileError: when `features` is no feature file.
             FileNotFoundError: when there is no such file.
             ModelFileError: when the file is truncated, not a model, or of a newer format.
         """
         fitted = load_fitted(path)
         options = vars(fitted.record.options)
-        potential = cls(device=device, trust_checkpoint=trust_checkpoint, cluster=cluster, **options)
+        potential = cls(device=device, trust_checkpoint=trust_checkpoint, cluster=cluster, features=features, **options)
         potential.fitted_ = fitted
         return potential
 

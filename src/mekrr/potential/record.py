@@ -23,7 +23,7 @@ from mekrr.shards import Work
 from mekrr.solve import Iterations
 from mekrr.typing import Float, Tensor
 
-RECORDED_PACKAGES = ("torch", "numpy", "ase", "vesin", "safetensors", "sevenn", "chgnet", "mace-torch")
+RECORDED_PACKAGES = ("torch", "numpy", "ase", "vesin", "safetensors", "sevenn", "chgnet", "mace-torch", "mattersim")
 HASH_DIGITS = 16  # of the structure hashes that are kept
 WORST = 10  # structures named
 
