@@ -10,7 +10,15 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mekrr.cli.console import Stages, out, print_json
-from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
+from mekrr.cli.options import (
+    CoresOption,
+    DataArgument,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    ModelArgument,
+    TrustOption,
+)
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
 from mekrr.cli.structure_files import write_structures
 from mekrr.data import OWN_RESULTS, Structure, info_to_write, read_structures
@@ -26,6 +34,7 @@ def predict(
         bool, typer.Option("--force-uncertainty", help="Write the deviation of each force component too.")
     ] = False,
     index: IndexOption = ":",
+    threads: CoresOption = None,
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
@@ -46,7 +55,12 @@ def predict(
     write_predictions(output, structures, predictions)
     if json:
         print_json(
-            {"output": str(output), "n_structures": len(structures), "energies_ev": [p.energy for p in predictions]}
+            {
+                "output": str(output),
+                "n_structures": len(structures),
+                "energies_ev": [p.energy for p in predictions],
+                "threads": threads,
+            }
         )
     else:
         out.print(f"wrote {len(predictions)} structures to {output}", soft_wrap=True, highlight=False)

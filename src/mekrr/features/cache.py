@@ -58,6 +58,10 @@ class FeatureCache:
             warnings.warn(f"{path}: damaged cache entry ({error}); it is computed again", stacklevel=2)
             return None
 
+    def has(self, key: str) -> bool:
+        """Whether there is an entry; it may still turn out to be damaged."""
+        return self._path(key).exists()
+
     def write(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Store an entry; two processes may write the same one.
 

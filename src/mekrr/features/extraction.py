@@ -61,13 +61,15 @@ def extract(
         layers: tapped layers, concatenated in this order.
         cache: read first, also for entries of all layers; what is computed is written to it.
         batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
-        progress: called with structures done and structures in all.
+        progress: called with structures done, first those that the cache had, and structures in all.
     """
     what = "features"
     keys = [cache.key(a, backbone.identity, layers, backbone.dtype, what) if cache else "" for a in structures]
     entries = [read_entry(cache, a, backbone, layers, what, "features") if cache else None for a in structures]
     missing = [t for t, entry in enumerate(entries) if entry is None]
     done = len(structures) - len(missing)
+    if progress is not None:  # what the cache had, first
+        progress(done, len(structures))
     new = [structures[t] for t in missing]
     for batch, seen in observe(new, backbone, layers, batch_atoms=batch_atoms):
         for i, entry in zip(batch, _entries(seen), strict=True):

@@ -152,7 +152,7 @@ def probe(
         probes: random directions a structure beside the span of the forces, or "all".
         seed: of the directions; each structure has its own generator, so its directions do not depend on the others.
         cache: read first; what is computed is written to it.
-        progress: called with structures done and structures in all.
+        progress: called with structures done, first those that the cache had, and structures in all.
         batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
         tangent: where gradients in the weights are described; None leaves them out.
     """
@@ -175,6 +175,8 @@ def probe(
         if entry is not None:
             store.keep(t, entry)
     done = len(wanted) - len(missing)
+    if progress is not None:  # what the cache had, first
+        progress(done, len(wanted))
     for chosen in _groups(structures, missing, probes, batch_atoms):
         computed = _compute([structures[t] for t in chosen], backbone, layers, probes, seed, tangent)
         for t, entry in zip(chosen, computed, strict=True):

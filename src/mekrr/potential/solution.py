@@ -34,7 +34,7 @@ from mekrr.solve import (
     merge,
 )
 from mekrr.tune import Judged, Plan, Trial, criterion_for, make_trials, observation, ridge_unit
-from mekrr.typing import Float, Tensor
+from mekrr.typing import Float, Int, Tensor
 
 TANGENT_ROWS = 2500  # that span the tangent kernel's basis, at most: leave-one-out's matrices grow with their square
 KEPT_BYTES = 1_000_000_000  # of rows kept from the equations to leave-one-out
@@ -53,6 +53,7 @@ class Rows:
         basis: chosen.
         energies: raw energy rows where they are known already: the structures as their own basis.
         kept: rows by the first index of their shard, as long as there is room.
+        centres: training atoms that are the basis' environments; None for the structures as their own basis.
     """
 
     data: TrainingSet
@@ -61,6 +62,7 @@ class Rows:
     basis: JointBasis
     energies: Float[Tensor, "structures groups"] | None = None
     kept: dict[int, list[Observation]] = field(default_factory=dict)
+    centres: Int[Tensor, "groups"] | None = None
 
     def __call__(self, shard: Sequence[int]) -> list[Observation]:
         """Whitened rows and targets of each structure."""
@@ -140,6 +142,7 @@ class Solution:
         best: the trial at the final ridge.
         criterion: by which the ridge was chosen.
         warnings: what to know.
+        centres: training atoms that are the inducing environments; None without any.
     """
 
     model: Model
@@ -149,6 +152,7 @@ class Solution:
     best: Trial
     criterion: str
     warnings: tuple[str, ...]
+    centres: Int[Tensor, "groups"] | None = None
 
 
 def solve(
@@ -201,7 +205,16 @@ def solve(
         *_amplitudes(residuals, r),
         TangentPart.of(data.space, rows.basis, whitened),
     )
-    return Solution(model, residuals.energy[0, r], residuals.force[0, r], iterations, trial, criterion, tuple(messages))
+    return Solution(
+        model,
+        residuals.energy[0, r],
+        residuals.force[0, r],
+        iterations,
+        trial,
+        criterion,
+        tuple(messages),
+        rows.centres,
+    )
 
 
 def make_rows(data: TrainingSet, plan: Plan, best: Trial, options: FitOptions) -> tuple[Rows, Environments, float]:
@@ -216,7 +229,7 @@ def make_rows(data: TrainingSet, plan: Plan, best: Trial, options: FitOptions) -
     if chosen is not None:
         raw = Environments(raw.features[chosen], raw.species[chosen], torch.ones_like(chosen))
         features = Basis.of(scaler(raw), kernel, relative=plan.jitter)
-        return Rows(data, extraction, scaler, _joint(data, features, best, options.seed)), raw, 0.0
+        return Rows(data, extraction, scaler, _joint(data, features, best, options.seed), centres=chosen), raw, 0.0
     K = kernel.gram(x)
     basis = Basis.of(x, kernel, K, relative=plan.jitter)
     floor = plan.floor(x, pointwise, options.embedding) * ridge_unit(K, data.n_atoms, options.embedding)
