@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,3 +96,18 @@ def test_structures_unlike_the_training_data_are_announced(potential, alloys):
     strange.positions += np.random.default_rng(0).normal(0, 0.3, strange.positions.shape)
     with pytest.warns(MekrrWarning, match=r"1 of \d+ structures are unlike the training data.*mekrr select"):
         evaluate(potential, [*like, labelled(strange)])
+
+
+def test_training_structures_are_announced(potential, alloys):
+    with pytest.warns(MekrrWarning, match=r"2 of 4 structures are training structures"):
+        found = evaluate(potential, [*alloys[:2], *alloys[30:32]])
+    assert found.metrics()["n_training_structures"] == 2
+    assert any("2 of 4" in remark for remark in found.remarks)
+
+
+def test_the_verdict_says_where_the_backbone_is_better(potential, alloys):
+    found = evaluate(potential, alloys[30:])
+    assert "better in energies" in found.verdict()
+    worse = replace(found, backbone_energies=found.energies + 1e-6)
+    assert "WORSE in energies" in worse.verdict()
+    assert "better in forces" in worse.verdict()

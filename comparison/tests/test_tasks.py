@@ -149,9 +149,13 @@ def test_tables_have_mean_and_spread_over_seeds(inputs):
     cells, _ = TASKS["same"].plan(replace(inputs, methods=("linear", "backbone")))
     table = error_table([result(c) for c in cells], "Errors")
     assert table.title == "Errors, data alloys, split random"
-    assert table.columns[:3] == ("method", "E MAE", "E RMSE")
-    assert [row[:3] for row in table.rows] == [("linear", MISSING, "2.50 ± 0.71"), ("backbone", MISSING, "2.50 ± 0.71")]
+    assert table.columns[:5] == ("method", "tested", "seeds", "E MAE", "E RMSE")
+    size = str(len(next(iter(cells[0].tests.values()))))
+    assert [row[:5] for row in table.rows] == [
+        (method, size, "2", MISSING, "2.00, 3.00") for method in ("linear", "backbone")
+    ]
     assert spread([1.0]) == "1.00"
+    assert spread([1.0, 2.0, 3.0]) == "2.00 ± 1.0"
 
 
 def test_failures_caps_and_refusals_stay_in_the_table(inputs):

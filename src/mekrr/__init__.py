@@ -53,3 +53,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, those not imported yet among them, for completion."""
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING", "Any"})

@@ -12,8 +12,9 @@ from scipy.stats import spearmanr
 
 from mekrr.data import Structure, as_structures
 from mekrr.errors import DataError
+from mekrr.features import structure_hash
 from mekrr.potential import KernelPotential, MekrrWarning, Prediction, StageProgress
-from mekrr.potential.record import Record
+from mekrr.potential.record import HASH_DIGITS, Record
 from mekrr.prior import Prior
 from mekrr.typing import Float, ndarray
 
@@ -32,6 +33,8 @@ class Evaluation:
             no energy.
         composition_energies: of the per-element fit to the training data, eV: what knowing the formula alone gives.
         by: info key by which errors are grouped, or None.
+        n_training: how many of the structures the potential was fitted to.
+        remarks: what a reader must know before the errors; each was a warning when it was found.
     """
 
     structures: list[Structure]
@@ -39,6 +42,8 @@ class Evaluation:
     backbone_energies: Float[ndarray, "structures"] | None
     composition_energies: Float[ndarray, "structures"]
     by: str | None = None
+    n_training: int = 0
+    remarks: tuple[str, ...] = ()
 
     @property
     def n_atoms(self) -> Float[ndarray, "structures"]:
@@ -75,6 +80,7 @@ class Evaluation:
         table: dict[str, Any] = {
             "n_structures": len(self.structures),
             "n_atoms": int(self.n_atoms.sum()),
+            "n_training_structures": self.n_training,
             "energy_mae_mev_per_atom": _mae(self.energy_errors),
             "energy_rmse_mev_per_atom": _rmse(self.energy_errors),
             "energy_rmse_per_composition_mev_per_atom": _rmse(self._without_composition_offsets()),
@@ -93,9 +99,31 @@ class Evaluation:
             table["groups"] = self.groups()
         return table
 
+    def verdict(self) -> str:
+        """One sentence: whether the potential is better than its backbone on these structures, with the errors."""
+        m = self.metrics()
+        pairs = [
+            ("energies", m["energy_rmse_mev_per_atom"], m["backbone_energy_rmse_mev_per_atom"], "meV/atom"),
+            ("forces", m["forces_rmse_mev_per_angstrom"], m["backbone_forces_rmse_mev_per_angstrom"], "meV/Å"),
+        ]
+        known = [(what, own, rival, unit) for what, own, rival, unit in pairs if own is not None and rival is not None]
+        if not known:
+            return "The backbone has no energy of its own: there is nothing beside the potential but the mean energies."
+        said = [
+            f"{'WORSE' if own > rival else 'better'} in {what} ({own:.3g} against {rival:.3g} {unit})"
+            for what, own, rival, unit in known
+        ]
+        worse = any(own > rival for _, own, rival, _ in known)
+        advice = (
+            "; where it is worse, use the network, or let the potential learn from some such structures"
+            if worse
+            else ""
+        )
+        return f"Than its backbone by itself with shifts, this potential is {' and '.join(said)}{advice}."
+
     def groups(self) -> dict[str, dict[str, Any]]:
         """Energy and force errors for each value of the info key `by`."""
-        names = [str(s.info.get(self.by or "", "(none)")) for s in self.structures]
+        names = self.group_names()
         table = {}
         for name in sorted(set(names)):
             chosen = [t for t, other in enumerate(names) if other == name]
@@ -107,6 +135,10 @@ class Evaluation:
                 "forces_rmse_mev_per_angstrom": _rmse(part.force_errors()),
             }
         return table
+
+    def group_names(self) -> list[str]:
+        """The value of the info key `by` of each structure."""
+        return [str(s.info.get(self.by or "", "(none)")) for s in self.structures]
 
     def part(self, chosen: Sequence[int]) -> "Evaluation":
         """The evaluation of some of the structures."""
@@ -221,16 +253,45 @@ def evaluate(
         progress=progress,
     )
     fitted = potential.fitted_
-    warn_of_unlike(fitted.record, structures, predictions)
+    n_training = training_structures(fitted.record, structures)
+    remarks = [*training_remarks(fitted.record, structures), *unlike_remarks(fitted.record, structures, predictions)]
+    for remark in remarks:
+        warnings.warn(remark, MekrrWarning, stacklevel=2)
     own = [p.backbone_energy for p in predictions]
     baseline = None
     if fitted.baseline is not None:
         baseline = shifts_of(fitted.baseline, structures) + np.array(own, dtype=float)
-    return Evaluation(structures, predictions, baseline, shifts_of(fitted.reference, structures), by)
+    reference = shifts_of(fitted.reference, structures)
+    return Evaluation(structures, predictions, baseline, reference, by, n_training, tuple(remarks))
 
 
-def warn_of_unlike(record: Record, structures: Sequence[Structure], predictions: Sequence[Prediction]) -> int:
-    """Warn of structures that are unlike the training data by their deviation; how many there are.
+def training_structures(record: Record, structures: Sequence[Structure]) -> int:
+    """How many of the structures, by their geometry, the potential was fitted to."""
+    known = set(record.data.hashes)
+    return sum(structure_hash(s.atoms)[:HASH_DIGITS] in known for s in structures)
+
+
+def training_remarks(record: Record, structures: Sequence[Structure]) -> list[str]:
+    """A sentence where training structures are among the structures."""
+    n_training = training_structures(record, structures)
+    if not n_training:
+        return []
+    all_of_them = n_training == len(structures)
+    which = "all of these structures" if all_of_them else f"{n_training} of {len(structures)} structures"
+    return [
+        f"{which} are training structures of this potential: errors of them are not errors on new data. Leave them "
+        "out, or go by the leave-one-out errors"
+    ]
+
+
+def warn_of_unlike(record: Record, structures: Sequence[Structure], predictions: Sequence[Prediction]) -> None:
+    """Warn of structures that are unlike the training data; see `unlike_remarks`."""
+    for remark in unlike_remarks(record, structures, predictions):
+        warnings.warn(remark, MekrrWarning, stacklevel=3)
+
+
+def unlike_remarks(record: Record, structures: Sequence[Structure], predictions: Sequence[Prediction]) -> list[str]:
+    """A sentence on structures that are unlike the training data by their deviation, where there are any.
 
     Far from the data a deviation is an extrapolation too: on copper at 3000 K, from copper at 300 K, it rose to
     190 times the leave-one-out error, and errors were still 3.3 times it (docs/results/transfer-copper.md).
@@ -242,20 +303,18 @@ def warn_of_unlike(record: Record, structures: Sequence[Structure], predictions:
     """
     rmse = record.leave_one_out.rmse_mev_per_atom
     if not rmse:
-        return 0
+        return []
     per_atom = np.array([1000 * (p.energy_std or 0.0) / len(s) for s, p in zip(structures, predictions, strict=True)])
     unlike = np.flatnonzero(per_atom > UNLIKE * rmse)
-    if len(unlike):
-        worst = int(per_atom.argmax())
-        warnings.warn(
-            f"{len(unlike)} of {len(structures)} structures are unlike the training data: the deviation of their "
-            f"energy is above {UNLIKE * rmse:.2g} meV/atom, {UNLIKE:g} times the leave-one-out error. The largest is "
-            f"{per_atom[worst]:.3g} meV/atom, of {structures[worst].where}. There errors can be several times the "
-            "deviation: label some of them (mekrr select says which) before you rely on such predictions",
-            MekrrWarning,
-            stacklevel=3,
-        )
-    return len(unlike)
+    if not len(unlike):
+        return []
+    worst = int(per_atom.argmax())
+    return [
+        f"{len(unlike)} of {len(structures)} structures are unlike the training data: the deviation of their "
+        f"energy is above {UNLIKE * rmse:.2g} meV/atom, {UNLIKE:g} times the leave-one-out error. The largest is "
+        f"{per_atom[worst]:.3g} meV/atom, of {structures[worst].where}. There errors can be several times the "
+        "deviation: label some of them (mekrr select says which) before you rely on such predictions"
+    ]
 
 
 def shifts_of(prior: Prior, structures: Sequence[Structure]) -> Float[ndarray, "structures"]:

@@ -16,7 +16,12 @@ ERRORS = {
 }
 """Columns of errors; energies in meV/atom, forces in meV/Angstrom."""
 
-UNITS = "Energies in meV/atom, forces in meV/Å; mean ± sample standard deviation over seeds."
+FEWEST = 3  # values that have a standard deviation worth its name
+UNITS = (
+    "Energies in meV/atom, forces in meV/Å; mean ± sample standard deviation over seeds, or the values themselves of "
+    "two seeds, which say little of a spread. A root mean square can be ruled by a few structures: compare it with the "
+    "MAE."
+)
 
 
 @dataclass(frozen=True)
@@ -127,15 +132,15 @@ def error_table(results: Sequence[Result], title: str, note: str = "") -> Table:
     groups, footnotes = grouped(results), Footnotes()
     heads = _varying([{**g.labels, "tested on": g.test, "method": g.method} for g in groups])
     names = tuple(heads[0]) if heads else ("method",)
-    columns = (*names, *ERRORS, "fit", "memory")
+    columns = (*names, "tested", "seeds", *ERRORS, "fit", "memory")
     rows = []
     for head, group in zip(heads, groups, strict=True):
         errors = [spread(group.values(metric)) for metric in ERRORS.values()]
-        rows.append((*head.values(), *errors, *_cost(group), footnotes.mark(group)))
+        rows.append((*head.values(), *_counts(group), *errors, *_cost(group), footnotes.mark(group)))
     if footnotes.texts:
         columns = (*columns, "remarks")
     rows = [row[: len(columns)] for row in rows]
-    numeric = frozenset(range(len(names), len(names) + len(ERRORS) + 2))
+    numeric = frozenset(range(len(names), len(names) + len(ERRORS) + 4))
     title = ", ".join([title, *_constant(groups)])
     return Table(title, columns, tuple(rows), numeric, " ".join(filter(None, (UNITS, note))), footnotes.numbered())
 
@@ -156,6 +161,12 @@ def _constant(groups: Sequence[Group]) -> list[str]:
     return [f"{name} {values.pop()}" for name, values in shared.items() if len(values) == 1]
 
 
+def _counts(group: Group) -> tuple[str, str]:
+    """Structures tested on, and seeds that are done."""
+    sizes = sorted({len(result.cell.tests[group.test]) for result in group.results})
+    return " to ".join(map(count, sizes[:1] + sizes[1:][-1:])), count(len(group.done))
+
+
 def _cost(group: Group) -> tuple[str, str]:
     time = group.of_record(lambda record: record["seconds"]["fit"])
     memory = group.of_record(lambda record: record["peak_memory_mib"])
@@ -169,11 +180,12 @@ CACHED = "* features came from the cache: the seconds leave them out."
 
 
 def spread(values: Sequence[float]) -> str:
-    """E.g. '1.23 ± 0.10', without the deviation for one value."""
+    """E.g. '1.23 ± 0.10'; fewer than three values as they are."""
     if not values:
         return MISSING
-    mean = number(statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} ± {number(statistics.stdev(values), 2)}"
+    if len(values) < FEWEST:
+        return ", ".join(map(number, values))
+    return f"{number(statistics.fmean(values))} ± {number(statistics.stdev(values), 2)}"
 
 
 def flat_rows(results: Iterable[Result]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The commands, and what happens when they fail."""
 
+import torch
 import typer
 from rich.markup import escape
 
@@ -19,16 +20,20 @@ from mekrr.cli import (
     serve,
 )
 from mekrr.cli.backbone_commands import backbones_app
-from mekrr.cli.console import err, out, warnings_on_stderr
+from mekrr.cli.console import end_run, err, out, warnings_on_stderr
 from mekrr.cli.plugins import add_plugins
 from mekrr.errors import MekrrError
 
 app = typer.Typer(
     help="Interatomic potentials from little data, on the features of frozen pretrained networks.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+INTERRUPTED = (
+    "interrupted; no unfinished file was left behind. Features and derivatives computed so far are in the cache, "
+    "unless --no-cache was given: the same command goes on from them"
 )
 
 
@@ -64,13 +69,14 @@ app.add_typer(data_commands.data_app, name="data")
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code: 0 only on success, 2 for wrong usage."""
+    before = torch.get_num_threads()
     try:
         with warnings_on_stderr():
             app(arguments)
     except SystemExit as end:  # how typer ends every command
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
-        return _fail("interrupted; no unfinished file was left behind", 130)
+        return _fail(INTERRUPTED, 130)
     except (MekrrError, ValueError) as error:
         return _fail(str(error))
     except OSError as error:
@@ -79,6 +85,9 @@ def run(arguments: list[str] | None = None) -> int:
         if not _out_of_memory(error):
             raise
         return _fail("out of memory: lower --batch-atoms, choose fewer --layer, or fit fewer structures")
+    finally:
+        end_run()
+        torch.set_num_threads(before)
     return 0
 
 

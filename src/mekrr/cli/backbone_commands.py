@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from mekrr.backbones import available_backbones
 from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.options import JsonOption
+from mekrr.cli.shown import new_table, show
 
 backbones_app = typer.Typer(help="Backbones: what is there, what is installed, how to get the rest.")
 
@@ -34,13 +34,13 @@ def list_backbones(context: typer.Context, json: JsonOption = False) -> None:
             }
         )
         return
-    table = Table()
+    table = new_table()
     for head in ("name", "installed", "weights", "layers", "licence", "trained on"):
-        table.add_column(head, overflow="fold")
+        table.add_column(head, no_wrap=head in ("name", "installed"))
     for b in listing:
         there = "yes" if b.installed else escape(b.install)
         table.add_row(b.name, there, b.weights, " ".join(b.layers), b.card.licence, b.card.trained_on)
-    out.print(table)
+    show(table, out)
 
 
 @backbones_app.command("fetch")

@@ -1,25 +1,87 @@
 """Where things are printed: results on stdout, progress and warnings on stderr."""
 
 import json
+import shlex
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, ClassVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mekrr._version import __version__
+from mekrr.files import regular_target
 from mekrr.potential import MekrrWarning
 from mekrr.shards import HERE, Shards
 
 SHOW_AFTER = 2.0  # seconds; shorter stages show no bar
 
-out = Console(soft_wrap=False)
-err = Console(stderr=True)
+OF_CACHE = ("features", "derivatives")  # stages whose first report is what the cache had
+LOG_WIDTH = 1000
+
+
+class Logged(Console):
+    """A console whose text goes to the log as well, where there is one."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's."""
+        super().print(*objects, **options)
+        log = _Run.log
+        if log is not None:
+            Console(file=log, width=LOG_WIDTH, color_system=None).print(*objects, **options)
+            log.flush()
+
+
+class _Run:
+    """Of the command that runs: its log, and the warnings that the user was shown."""
+
+    log: IO[str] | None = None
+    warned: ClassVar[list[str]] = []
+
+
+out = Logged(soft_wrap=False)
+err = Logged(stderr=True)
+
+
+def warnings_shown() -> tuple[str, ...]:
+    """The warnings of this command so far, for its page and its JSON."""
+    return tuple(_Run.warned)
+
+
+def start_log(path: Path | None) -> None:
+    """Keep a log of this command: what it prints, warnings, and when stages begin and end; None keeps none.
+
+    A log that is there is gone on with: it holds every run, one after another.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    if path is None:
+        return
+    _Run.log = regular_target(path).open("a", encoding="utf-8")
+    log(f"mekrr {__version__}: {shlex.join(['mekrr', *sys.argv[1:]])} in {Path.cwd()}")
+
+
+def log(line: str) -> None:
+    """A line with the time for the log alone."""
+    if _Run.log is not None:
+        _Run.log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
+        _Run.log.flush()
+
+
+def end_run() -> None:
+    """Forget what belongs to the command that ran, and end its log."""
+    if _Run.log is not None:
+        log("ended")
+        _Run.log.close()
+    _Run.log, _Run.warned = None, []
 
 
 def print_json(record: dict[str, Any]) -> None:
@@ -46,6 +108,7 @@ def warnings_on_stderr() -> Iterator[None]:
         text = str(message)
         if text not in seen:
             seen.add(text)
+            _Run.warned.append(text)
             label = "warning" if issubclass(category, MekrrWarning) else f"warning ({category.__name__})"
             err.print(f"[yellow]{label}:[/yellow] {escape(text)}", soft_wrap=True)
 
@@ -94,9 +157,14 @@ class Stages:
         if stage not in self._tasks:
             self._started[stage] = time.monotonic()
             self._tasks[stage] = self._progress.add_task(stage, total=total, visible=False)
+            if stage in OF_CACHE and done:
+                err.print(f"{stage}: {done} of {total} from the cache", highlight=False)
+            log(f"{stage}: {done} of {total}")
         shown = time.monotonic() - self._started[stage] > SHOW_AFTER
         status = self._shards.status()
         described = f"{stage} ({status})" if status else stage
         # conjugate gradients do not know how long they take
         known = total or None
         self._progress.update(self._tasks[stage], description=described, completed=done, total=known, visible=shown)
+        if done == total:
+            log(f"{stage}: {done} of {total}, {time.monotonic() - self._started[stage]:.1f} s")

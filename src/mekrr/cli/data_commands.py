@@ -6,7 +6,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
 from mekrr.backbones import Backbone, load_backbone
 from mekrr.backbones.derivatives import energy_forces_stress
@@ -18,6 +17,7 @@ from mekrr.cli.options import (
     IndexOption,
     JsonOption,
 )
+from mekrr.cli.shown import new_table, show
 from mekrr.data import (
     Issue,
     LabelKeys,
@@ -91,16 +91,16 @@ def list_datasets(json: JsonOption = False) -> None:
     if json:
         print_json({e.name: {"licence": e.licence, "url": e.url, "size_mb": e.size_mb} for e in entries})
         return
-    table = Table()
+    table = new_table()
     for head in ("name", "what", "structures", "atoms", "MB", "where", "licence", "citation"):
-        table.add_column(head, overflow="fold")
+        table.add_column(head, no_wrap=head in ("name", "structures", "atoms", "MB"))
     for e in entries:
         count = "-" if e.n_structures is None else str(e.n_structures)
         if e.is_embedded:
             count = str(sum(e.parts.values()))
         where = "embedded" if e.is_embedded else "mekrr data fetch " + e.name
         table.add_row(e.name, e.description, count, e.n_atoms, f"{e.size_mb:g}", where, e.licence, e.citation)
-    out.print(table)
+    show(table, out)
 
 
 @data_app.command("fetch")

@@ -10,12 +10,20 @@ import typer
 from ase import Atoms
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from mekrr.calculators import Calculator
 from mekrr.cli.console import err, out, print_json
-from mekrr.cli.options import STOPPED_CODE, DeviceOption, JsonOption, ModelArgument, TrustOption, number_or_word
+from mekrr.cli.options import (
+    STOPPED_CODE,
+    CoresOption,
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    TrustOption,
+    number_or_word,
+)
 from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_output
+from mekrr.cli.shown import new_table, show
 from mekrr.cli.tables import number
 from mekrr.dynamics import (
     Settings,
@@ -95,6 +103,7 @@ def md(
     ] = AUTO,
     on_threshold: Annotated[OnThreshold, typer.Option(help="What to do past it.")] = OnThreshold.WARN,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole frame of the output.")] = False,
+    threads: CoresOption = None,
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
     json: JsonOption = False,
@@ -126,7 +135,7 @@ def md(
         err.print(f"{output} holds whole frames only; go on with --resume", soft_wrap=True, highlight=False)
         raise
     if json:
-        print_json(_record(summary, beginning, settings, output, ensemble))
+        print_json(_record(summary, beginning, settings, output, ensemble) | {"threads": threads})
     else:
         _print(summary, settings, output)
     if summary.stopped_at_threshold:
@@ -277,7 +286,7 @@ def _record(
 
 
 def _print(summary: Summary, settings: Settings, output: Path) -> None:
-    table = Table(title=f"steps {summary.first_step} to {summary.last_step}", title_justify="left", show_header=False)
+    table = new_table(f"steps {summary.first_step} to {summary.last_step}", heads=False)
     seconds = summary.seconds_per_step
     table.add_row("seconds per step", "-" if seconds is None else f"{seconds:.4f}")
     if settings.thermostat is None:
@@ -288,7 +297,7 @@ def _print(summary: Summary, settings: Settings, output: Path) -> None:
         f"{number(summary.max_deviation_mev_per_atom)} (step {summary.max_deviation_step})",
     )
     table.add_row(f"steps past {summary.threshold_mev_per_atom:.3g} meV/atom", str(summary.steps_past_threshold))
-    out.print(table)
+    show(table, out)
     out.print(f"wrote {output}", soft_wrap=True, highlight=False)
     if summary.stopped_at_threshold:
         out.print(

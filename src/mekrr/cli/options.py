@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mekrr.cli.threads import use_threads
 from mekrr.cluster import check_where
 
 DataArgument = Annotated[
@@ -40,6 +41,17 @@ ClusterOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", help="Threads of an evaluation; one is fastest below some hundred atoms.")
+]
+CoresOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", help="Threads; by default the cores that are idle at the start, at most 8.", callback=use_threads
+    ),
+]
+"""The number that is used reaches the command."""
+
+LogOption = Annotated[
+    Path | None, typer.Option("--log", help="A file that keeps what is printed, warnings, and times of the stages.")
 ]
 
 STOPPED_CODE = 3

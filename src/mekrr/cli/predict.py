@@ -12,6 +12,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.options import (
     ClusterOption,
+    CoresOption,
     DataArgument,
     DeviceOption,
     FeaturesOption,
@@ -38,6 +39,7 @@ def predict(
     ] = False,
     features: FeaturesOption = None,
     index: IndexOption = ":",
+    threads: CoresOption = None,
     device: DeviceOption = "auto",
     cluster: ClusterOption = None,
     trust_checkpoint: TrustOption = False,
@@ -60,7 +62,7 @@ def predict(
     write_predictions(output, structures, predictions)
     if json:
         energies = [p.energy for p in predictions]
-        found = {"output": str(output), "n_structures": len(structures), "energies_ev": energies}
+        found = {"output": str(output), "n_structures": len(structures), "energies_ev": energies, "threads": threads}
         print_json(found | work_record(shards.work))
     else:
         print_work(shards.work)

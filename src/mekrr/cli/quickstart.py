@@ -1,17 +1,19 @@
 """mekrr quickstart: the main job on the embedded data, in one command."""
 
 import json as json_module
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mekrr.cli.console import Stages, out, print_json
+from mekrr.cli.console import Stages, out, print_json, warnings_shown
 from mekrr.cli.evaluate import write
-from mekrr.cli.options import DeviceOption, JsonOption
+from mekrr.cli.options import CoresOption, DeviceOption, JsonOption
 from mekrr.cli.outputs import require_folder
 from mekrr.cli.predict import write_predictions
-from mekrr.cli.tables import calibration_line, choice_table, error_table
+from mekrr.cli.shown import show
+from mekrr.cli.tables import calibration_line, choice_lines, choice_table, error_table
 from mekrr.data import load_dataset, split
 from mekrr.evaluation import evaluate
 from mekrr.files import atomic_path, regular_target
@@ -24,6 +26,7 @@ WRITTEN = ("model.safetensors", "predictions.extxyz", "metrics.json", "report.ht
 def quickstart(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for model, predictions, report and metrics.")],
     backbone: Annotated[str, typer.Option(help="A name of `mekrr backbones`.")] = "sevennet-0",
+    threads: CoresOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -45,13 +48,23 @@ def quickstart(
         temporary.write_text(json_module.dumps(metrics, indent=2) + "\n")
     write(output / "report.html", potential, found, "Formate on Cu(111): quickstart")
     if json:
-        print_json(metrics)
+        print_json(metrics | {"verdict": found.verdict(), "warnings": warnings_shown(), "threads": threads})
         return
     out.print(f"{DATASET}: fitted to {len(train)} structures, tested on {len(test)} of other trajectories")
-    out.print(choice_table(potential.fitted_.record))
-    out.print(error_table(found, f"{len(test)} held-out structures"))
+    show(choice_table(potential.fitted_.record), out)
+    for line in choice_lines(potential.fitted_.record):
+        out.print(line, soft_wrap=True, highlight=False)
+    out.print(found.verdict(), soft_wrap=True, highlight=False)
+    show(error_table(found, f"{len(test)} held-out structures"), out)
     out.print(calibration_line(metrics), soft_wrap=True)
     out.print(f"wrote {', '.join(WRITTEN)} in {output}", soft_wrap=True, highlight=False)
+    folder = shlex.quote(str(output))
+    for line in (
+        f"next: open {folder}/report.html in a browser; then your own data:",
+        "  mekrr inspect train.extxyz",
+        "  mekrr fit train.extxyz -o model.safetensors",
+    ):
+        out.print(line, soft_wrap=True, highlight=False)
 
 
 def _require_own(folder: Path) -> None:

@@ -11,8 +11,17 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from rich.table import Table
 
 from mekrr.cli.console import Stages, err, out, print_json
-from mekrr.cli.options import ClusterOption, DeviceOption, IndexOption, JsonOption, ModelArgument, TrustOption
+from mekrr.cli.options import (
+    ClusterOption,
+    CoresOption,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    ModelArgument,
+    TrustOption,
+)
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
+from mekrr.cli.shown import new_table, show
 from mekrr.cli.structure_files import write_structures
 from mekrr.cli.tables import print_work, work_record
 from mekrr.cluster import connected
@@ -37,6 +46,7 @@ def select_command(
     index: IndexOption = ":",
     cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no features on disk.")] = False,
+    threads: CoresOption = None,
     device: DeviceOption = "auto",
     cluster: ClusterOption = None,
     trust_checkpoint: TrustOption = False,
@@ -54,11 +64,11 @@ def select_command(
         found = select(potential, structures, count, method, seed, skip_unknown, stages)
     write_structures(output, list(_frames(found)))
     if json:
-        print_json(record(found) | {"output": str(output)} | work_record(shards.work))
+        print_json(record(found) | {"output": str(output), "threads": threads} | work_record(shards.work))
         return
     if any(vars(found.skipped).values()):
         err.print(f"left out of {found.n_pool} structures: {found.skipped}", soft_wrap=True, highlight=False)
-    out.print(_table(found))
+    show(_table(found), out)
     print_work(shards.work)
     out.print(f"wrote {count} structures to {output}", soft_wrap=True, highlight=False)
 
@@ -109,9 +119,10 @@ def labelled_atoms(structure: Structure) -> Atoms:
 
 
 def _table(found: "Selection") -> Table:
-    table = Table(title="deviations of the energy in meV/atom", title_justify="left")
+    table = new_table("deviations of the energy in meV/atom")
     for head in ("rank", "file", "index", "formula", "now", "given those\nbefore"):
-        table.add_column(head, justify="left" if head in ("file", "formula") else "right", overflow="fold")
+        text = head in ("file", "formula")
+        table.add_column(head, justify="left" if text else "right", overflow="fold", no_wrap=not text)
     for rank, structure, before, conditional in _chosen(found):
         deviations = (f"{1000 * value / len(structure):.2f}" for value in (before, conditional))
         where = Path(structure.source).name or "-"

@@ -7,9 +7,10 @@ from typing import Any
 from rich.table import Table
 
 from mekrr.cli.console import out
+from mekrr.cli.shown import new_table, show
 from mekrr.evaluation import Evaluation
 from mekrr.potential.record import Record, SolverRecord
-from mekrr.potential.search_record import TrialRecord
+from mekrr.potential.search_record import TrialRecord, at_one_stage, why_not
 from mekrr.shards import Work
 
 SHOWN_WORKERS = 12
@@ -18,10 +19,10 @@ SHOWN_WORKERS = 12
 def error_table(evaluation: Evaluation, title: str) -> Table:
     """This potential, the backbone by itself and the composition fit, side by side."""
     m = evaluation.metrics()
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table = new_table(title)
+    table.add_column("", no_wrap=True)
     for head in ("energy RMSE\nmeV/atom", "energy MAE\nmeV/atom", "forces RMSE\nmeV/Å", "forces MAE\nmeV/Å"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     table.add_row("this potential", *_row(m, "energy", "forces"), style="bold")
     if m["backbone_energy_rmse_mev_per_atom"] is not None:
         table.add_row("backbone + shifts", *_row(m, "backbone_energy", "backbone_forces"))
@@ -72,10 +73,10 @@ def solver_line(solver: SolverRecord) -> str:
 
 def group_table(groups: Mapping[str, Mapping[str, Any]], by: str) -> Table:
     """Errors by the values of an info key."""
-    table = Table(title=f"by {by}", title_justify="left")
+    table = new_table(f"by {by}")
     table.add_column(by)
     for head in ("structures", "energy RMSE\nmeV/atom", "energy MAE\nmeV/atom", "forces RMSE\nmeV/Å"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     keys = ("energy_rmse_mev_per_atom", "energy_mae_mev_per_atom", "forces_rmse_mev_per_angstrom")
     for name, group in groups.items():
         table.add_row(name, str(group["n_structures"]), *(number(group[key]) for key in keys))
@@ -83,17 +84,30 @@ def group_table(groups: Mapping[str, Mapping[str, Any]], by: str) -> Table:
 
 
 def choice_table(record: Record) -> Table:
-    """What was chosen, beside the best choice with another prior or other layers."""
+    """What was solved, beside the same choice and the runner-up as the search saw them."""
     search = record.search
-    trials = [("best", search.best)] + ([] if search.runner_up is None else [("runner-up", search.runner_up)])
+    in_search, runner_up = at_one_stage(search)
+    trials = [("chosen", "solution", search.best)]
+    if runner_up is not None:
+        trials += [("chosen", "search", in_search), ("runner-up", "search", runner_up)]
     criterion = search.criterion or record.options.criterion
-    table = Table(title=f"chosen by {criterion}", title_justify="left")
-    table.add_column("")
-    for name, _ in trials:
-        table.add_column(name, overflow="fold")
+    table = new_table(f"chosen by {criterion}; compare scores of one stage only")
+    table.add_column("", no_wrap=True)
+    for name, stage, _ in trials:
+        table.add_column(f"{name},\n{stage}", overflow="fold")
     for head, text in _TRIAL_ROWS.items():
-        table.add_row(head, *(text(trial) for _, trial in trials))
+        table.add_row(head, *(text(trial) for _, _, trial in trials))
     return table
+
+
+def choice_lines(record: Record) -> list[str]:
+    """What the stages of the table are, and why a better runner-up was passed over."""
+    in_search, runner_up = at_one_stage(record.search)
+    if runner_up is None:
+        return []
+    lines = ["search: on features alone, on as many structures as it takes; solution: all structures, as it is kept"]
+    reason = why_not(in_search, runner_up)
+    return [*lines, f"the runner-up scored better in the search and was passed over: {reason}"] if reason else lines
 
 
 def work_table(work: Sequence[Work]) -> Table:
@@ -117,7 +131,7 @@ def work_table(work: Sequence[Work]) -> Table:
 def print_work(work: Sequence[Work]) -> None:
     """The table, where there was a cluster."""
     if work:
-        out.print(work_table(work))
+        show(work_table(work), out)
 
 
 def work_record(work: Sequence[Work]) -> dict[str, Any]:
@@ -143,7 +157,7 @@ _TRIAL_ROWS: dict[str, Callable[[TrialRecord], str]] = {
     "score": lambda trial: f"{trial.score:.3f}",
     "leave-one-out RMSE, meV/atom": lambda trial: number(trial.loo_rmse_mev_per_atom),
     "leave-one-out MAE, meV/atom": lambda trial: number(trial.loo_mae_mev_per_atom),
-    "leave-one-out forces, meV/Å": lambda trial: number(trial.loo_forces_mev_per_angstrom),
+    "leave-one-out forces (mean of structures), meV/Å": lambda trial: number(trial.loo_forces_mev_per_angstrom),
 }
 
 

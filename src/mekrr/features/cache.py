@@ -68,7 +68,7 @@ class FeatureCache:
             return None
 
     def has(self, key: str) -> bool:
-        """Whether there is an entry; it is not looked at."""
+        """Whether there is an entry; it may still turn out to be damaged."""
         return self._path(key).exists()
 
     def write(self, key: str, tensors: dict[str, Tensor]) -> None:

@@ -80,7 +80,7 @@ def extract(
         layers: tapped layers, concatenated in this order.
         cache: read first, also for entries of all layers; what is computed is written to it.
         batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
-        progress: called with structures done and structures in all.
+        progress: called with structures done, first those that the cache had, and structures in all.
         shards: who computes.
     """
     found = _Assembly(structures, backbone, layers)
@@ -94,6 +94,8 @@ def extract(
     groups = [[missing[i] for i in batch] for batch in batches([len(structures[t]) for t in missing], batch_atoms)]
     keyed = [[(_key(cache, structures[t], backbone, layers), structures[t]) for t in group] for group in groups]
     done = len(structures) - len(missing)
+    if progress is not None:  # what the cache had, first
+        progress(done, len(structures))
     results = computed(shards, Extract(backbone, tuple(layers)), keyed, cache, "features")
     for group, shard, (entries, is_kept) in zip(groups, keyed, results, strict=True):
         for t, (key, _), entry in zip(group, shard, entries, strict=True):

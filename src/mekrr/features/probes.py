@@ -173,7 +173,7 @@ def probe(
         probes: random directions a structure beside the span of the forces, or "all".
         seed: of the directions; each structure has its own generator, so its directions do not depend on the others.
         cache: read first; what is computed is written to it.
-        progress: called with structures done and structures in all.
+        progress: called with structures done, first those that the cache had, and structures in all.
         batch_atoms: a batch holds structures up to so many atoms together (at least one structure).
         tangent: where gradients in the weights are described; None leaves them out.
         shards: who computes.
@@ -197,6 +197,8 @@ def probe(
         if entry is not None:
             store.keep(t, entry)
     done = len(wanted) - len(missing)
+    if progress is not None:  # what the cache had, first
+        progress(done, len(wanted))
     groups = list(_groups(structures, missing, probes, batch_atoms))
     keyed = [[(keys[t] or "", structures[t]) for t in group] for group in groups]
     task = Probe(backbone, tuple(layers), probes, seed, tangent)

@@ -12,6 +12,7 @@ from mekrr.pages.template import embeddable
 
 POTENTIAL, BACKBONE, COMPOSITION = "#1f5fa6", "#d1701f", "#8b919a"
 INK, GRID = "#28303a", "#e4e7eb"
+GROUPS = (POTENTIAL, BACKBONE, "#3b8f6b", "#8a5fa8", "#b23a48", "#5d6773", "#c2a11b", "#3aa0b8", "#7a4b2a", "#d86fa8")
 SEQUENTIAL = [[0.0, "#dbe6f2"], [0.35, "#a3c1e0"], [0.7, "#4a84c1"], [1.0, "#123a6b"]]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
 
@@ -112,9 +113,10 @@ def points(
 
 
 def square(low: float, high: float, x_title: str, y_title: str) -> dict:
-    """Layout of a parity plot: the same range on both axes."""
-    axis = {"range": [low, high], "nticks": 7}
-    return {"xaxis": axis | {"title": {"text": x_title}}, "yaxis": axis | {"title": {"text": y_title}}}
+    """Layout of a parity plot: the same range on both axes, and square whatever the room."""
+    axis = {"range": [low, high], "nticks": 7, "constrain": "domain"}
+    upright = axis | {"title": {"text": y_title}, "scaleanchor": "x", "scaleratio": 1}
+    return {"xaxis": axis | {"title": {"text": x_title}}, "yaxis": upright}
 
 
 def log_axis(title: str, low: float, high: float) -> dict:

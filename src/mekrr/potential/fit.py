@@ -95,7 +95,7 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
     """
     job.options.check_effect(solver, forces, any(s.stress is not None for s in job.structures))
     anchors = anchor_structures(job.options.anchors, job.structures, job.options.seed)
-    space = _space(job, forces, remarks)
+    space = tangent_space_of(job, forces, remarks)
     data = training_set(job, wanted_layers(job), forces, space=space)
     if data.store is not None and job.backbone.has_energy:
         remarks += label_remarks(data.store)
@@ -144,7 +144,7 @@ def wanted_layers(job: FitJob) -> list[str]:
     return [name for name in job.backbone.layers if name in wanted]
 
 
-def _space(job: FitJob, forces: bool, remarks: list[str]) -> TangentSpace | None:
+def tangent_space_of(job: FitJob, forces: bool, remarks: list[str]) -> TangentSpace | None:
     """Where the tangent kernel lives; None where there is none to choose.
 
     Raises:
@@ -227,7 +227,7 @@ def _fitted(
     priors = {name: data.prior(name) for name in sorted(names)}
     record = Record(
         job.options,
-        SolverRecord.of(solution, forces),
+        SolverRecord.of(solution, forces, data.extraction.environments.n_atoms),
         BackboneRecord.of(job.backbone, job.options.backbone),
         DataRecord.of(job.structures, forces),
         LeaveOneOutRecord.of(residuals, job.structures, solution.loo_forces),

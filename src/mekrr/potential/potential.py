@@ -1,10 +1,11 @@
 """KernelPotential: fit, predict, save, load."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import torch
 from ase import Atoms
 
@@ -15,10 +16,13 @@ from mekrr.errors import DataError, ModelFileError
 from mekrr.features import BATCH_ATOMS, FeatureFile, RecordedBackbone, batches, structure_hash
 from mekrr.potential.advice import MekrrWarning, check_elements
 from mekrr.potential.archive import load_fitted, pack, save_fitted, unpack
+from mekrr.potential.estimate import Estimate, estimate
+from mekrr.potential.estimator import Estimator, parameter_defaults
 from mekrr.potential.evaluate import Wanted
 from mekrr.potential.fit import FitJob, run_fit, solver_of
 from mekrr.potential.fitted import Fitted
-from mekrr.potential.options import FitOptions
+from mekrr.potential.given import given_labels
+from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.prediction import Predict, Prediction
 from mekrr.potential.recorded import fit_options, options_with_file, wanted_from_file
 from mekrr.potential.refine import refined_network
@@ -30,10 +34,13 @@ if TYPE_CHECKING:
     from dask.distributed import Client
 
 FEWEST = 3  # structures in a fit
+OWN = ("cache", "device", "trust_checkpoint", "cluster", "features")  # parameters that are no options of the fit
 
 
-class KernelPotential:
+class KernelPotential(Estimator):
     """An interatomic potential: kernel ridge regression on the features of a frozen backbone.
+
+    An estimator in scikit-learn's sense: the constructor stores, `fit` fits and makes `fitted_`.
 
     Args:
         backbone: a registered name, or name:path for weights of one's own.
@@ -44,10 +51,10 @@ class KernelPotential:
             process. The result is the same to the last bit, but for what the number of threads here changes.
         features: a file that `mekrr features` made, where the backbone cannot be installed; it brings the backbone's
             name, and predictions from it have energies and their deviations alone.
-        **options: see FitOptions; everything not given is chosen by leave-one-out.
+        layers: this and all that follow: see FitOptions; "auto" leaves the choice to leave-one-out.
 
     Attributes:
-        options: as given.
+        options: as given, checked.
         fitted_: the fit; absent before `fit` or `load`.
     """
 
@@ -62,21 +69,46 @@ class KernelPotential:
         trust_checkpoint: bool = False,
         cluster: "Client | Shards | None" = None,
         features: str | Path | None = None,
-        **options: Any,
+        layers: str | Sequence[str] = AUTO,
+        embedding: str = "sum",
+        solver: str = AUTO,
+        forces: str | bool = AUTO,
+        probes: int | str = 8,
+        exact_forces: bool = True,
+        inducing: int | str = AUTO,
+        force_weight: str | float = AUTO,
+        stress_weight: float = 0.01,
+        kernel: str = "gaussian",
+        prior: str = AUTO,
+        species_weight: str | float = AUTO,
+        tangent_share: str | float = AUTO,
+        anchors: str = AUTO,
+        length_scale: str | float = AUTO,
+        ridge: str | float = AUTO,
+        criterion: str = AUTO,
+        isolated_atoms: bool = False,
+        refine: int | str = 0,
+        seed: int = 0,
+        batch_atoms: int | None = None,
     ) -> None:
-        self.options = FitOptions(backbone=backbone, **options)
-        self.cache = cache
-        self.features = features
-        self._file = None if features is None else FeatureFile(features)
-        self.device = device
-        self.trust_checkpoint = trust_checkpoint
+        given = locals()
+        self._take({name: given[name] for name in parameter_defaults(type(self))})
+
+    def _take(self, parameters: Mapping[str, Any]) -> None:
+        """Store what the constructor or `set_params` was given, once it is checked."""
+        options = {name: value for name, value in parameters.items() if name not in OWN}
+        self.options = FitOptions(**options)
+        self.cache, self.device, self.trust_checkpoint, cluster, self.features = (parameters[name] for name in OWN)
+        self._file = None if self.features is None else FeatureFile(self.features)
         self.shards = shards_of(cluster)
+        self._parameters = dict(parameters)  # as given: scikit-learn's clone looks for the very objects
         self._backbone: Backbone | None = None
         self._refined: tuple[Fitted, Backbone] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the cluster and the network, which is loaded again when needed; the fit as in the model file."""
         state = vars(self) | {"_backbone": None, "_refined": None, "_file": None, "shards": HERE}
+        state["_parameters"] = self._parameters | {"cluster": None}
         if "fitted_" in state:
             state["fitted_"] = pack(state["fitted_"])
         return state
@@ -116,36 +148,67 @@ class KernelPotential:
                 _check_identity(self._backbone, self.fitted_)
         return self._backbone
 
-    def fit(self, structures: Sequence[Structure | Atoms], progress: StageProgress | None = None) -> "KernelPotential":
+    def fit(
+        self,
+        structures: Sequence[Structure | Atoms],
+        energies: Sequence[float] | np.ndarray | None = None,
+        *,
+        forces: Sequence[np.ndarray] | None = None,
+        stress: Sequence[np.ndarray] | None = None,
+        progress: StageProgress | None = None,
+    ) -> "KernelPotential":
         """Fit to energies, forces and stress; everything left to "auto" is chosen by leave-one-out.
 
         Args:
-            structures: labelled with energies in eV.
+            structures: labelled, unless the labels are given beside.
+            energies: total energies, eV, one a structure; with them, no labels of the structures are looked at.
+            forces: with `energies`: an array (atoms, 3) a structure, eV/Angstrom, or None for one without.
+            stress: with `energies`: (3, 3) or 6 in Voigt order a structure, eV/Angstrom^3 in ASE's sign, or None.
             progress: called with a stage's name, the units done and the units in all.
 
         Raises:
             DataError: when the data cannot be used; the message names the structure.
             BackboneUnavailableError: see `backbone`.
+            TypeError, ValueError: for labels that are none, or of another number or shape.
+        """
+        self.shards.work.clear()
+        given = given_labels(structures, energies, forces, stress)
+        job, remarks = self._job(as_structures(structures) if given is None else given, progress)
+        solver, with_forces = solver_of(job.options, job.structures)
+        self.fitted_ = run_fit(job, solver, with_forces, remarks)
+        for message in remarks:
+            warnings.warn(message, MekrrWarning, stacklevel=2)
+        return self
+
+    def estimate(self, structures: Sequence[Structure | Atoms]) -> Estimate:
+        """What a fit to these structures would cost: one of them is tried, and the rest counted.
+
+        Args:
+            structures: labelled as for `fit`.
+
+        Raises:
+            DataError: as `fit` would.
+        """
+        return estimate(self._job(as_structures(structures), None)[0])
+
+    def _job(self, structures: list[Structure], progress: StageProgress | None) -> tuple[FitJob, list[str]]:
+        """A fit that can begin, and what is to know of its data.
+
+        Raises:
+            DataError: when the data cannot be used.
         """
         watch = Stopwatch()
         with watch.stage("backbone"):
             backbone = self._pretrained()
-        labelled = as_structures(structures)
-        issues = validate(labelled, backbone.known_species, isolated_atoms=self.options.isolated_atoms)
+        issues = validate(structures, backbone.known_species, isolated_atoms=self.options.isolated_atoms)
         raise_on_errors(issues)
         remarks = [issue.message for issue in issues]
-        training = _without_duplicates(labelled)
-        self.shards.work.clear()
+        training = _without_duplicates(structures)
         options, cache = self.options, self._file or self.cache
         if self._file is not None:
             options = fit_options(options_with_file(options, self._file), self._file, training, remarks)
             backbone = RecordedBackbone(self._file, training)
-        job = FitJob(training, backbone, options, cache, watch, progress, self.shards)
-        solver, forces = solver_of(options, training)
-        self.fitted_ = run_fit(job, solver, forces, remarks)
-        for message in remarks:
-            warnings.warn(message, MekrrWarning, stacklevel=2)
-        return self
+        return FitJob(training, backbone, options, cache, watch, progress, self.shards), remarks
 
     def update(
         self, structures: Sequence[Structure | Atoms], progress: StageProgress | None = None
@@ -181,20 +244,44 @@ class KernelPotential:
             warnings.warn(message, MekrrWarning, stacklevel=2)
         return self
 
+    @overload
+    def predict(
+        self,
+        structures: Structure | Atoms,
+        forces: bool = ...,
+        uncertainty: bool = ...,
+        atomic_uncertainty: bool = ...,
+        force_uncertainty: bool = ...,
+        backbone_forces: bool = ...,
+        progress: StageProgress | None = ...,
+    ) -> Prediction: ...
+
+    @overload
     def predict(
         self,
         structures: Sequence[Structure | Atoms],
+        forces: bool = ...,
+        uncertainty: bool = ...,
+        atomic_uncertainty: bool = ...,
+        force_uncertainty: bool = ...,
+        backbone_forces: bool = ...,
+        progress: StageProgress | None = ...,
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        structures: Structure | Atoms | Sequence[Structure | Atoms],
         forces: bool = True,
         uncertainty: bool = False,
         atomic_uncertainty: bool = False,
         force_uncertainty: bool = False,
         backbone_forces: bool = False,
         progress: StageProgress | None = None,
-    ) -> list[Prediction]:
-        """Energies and, where asked for, forces, stress and deviations.
+    ) -> Prediction | list[Prediction]:
+        """Energies and, where asked for, forces, stress and deviations: of one structure, or a list of many.
 
         Args:
-            structures: labels, if any, are not looked at.
+            structures: one or many; labels, if any, are not looked at.
             forces: whether forces and stress are wanted.
             uncertainty: whether the energy's standard deviation is wanted.
             atomic_uncertainty: whether that of each atom's energy is (sparse solver).
@@ -207,11 +294,40 @@ class KernelPotential:
             DataError: when a structure has elements the potential cannot treat.
             ValueError: for deviations this potential does not have.
         """
+        wanted = Wanted(forces, uncertainty, backbone_forces, atomic_uncertainty, force_uncertainty)
+        if isinstance(structures, Structure | Atoms):
+            return self._predict([structures], wanted, progress)[0]
+        return self._predict(structures, wanted, progress)
+
+    def score(
+        self, structures: Sequence[Structure | Atoms], energies: Sequence[float] | np.ndarray | None = None
+    ) -> float:
+        """The share of the variance of energies per atom that is predicted: 1 is perfect, 0 no better than their mean.
+
+        Args:
+            structures: labelled, unless the energies are given beside.
+            energies: total energies, eV.
+
+        Raises:
+            DataError: when a structure has no energy.
+        """
+        labelled = given_labels(structures, energies) or as_structures(structures)
+        missing = next((s.where for s in labelled if s.energy is None), None)
+        if missing is not None:
+            raise DataError(f"{missing}: no energy to compare with; label it, or give energies=[...]")
+        n = np.array([len(s) for s in labelled], dtype=float)
+        labels = np.array([s.energy for s in labelled], dtype=float) / n
+        predicted = np.array([p.energy for p in self._predict(labelled, Wanted(forces=False))]) / n
+        spread = float(np.square(labels - labels.mean()).sum())
+        return 1.0 - float(np.square(predicted - labels).sum()) / spread if spread else float("nan")
+
+    def _predict(
+        self, structures: Sequence[Structure | Atoms], wanted: Wanted, progress: StageProgress | None = None
+    ) -> list[Prediction]:
         fitted = self._require_fit()
         backbone = self.backbone
         atoms = [item.atoms if isinstance(item, Structure) else item for item in structures]
         self.check_species(atoms)
-        wanted = Wanted(forces, uncertainty, backbone_forces, atomic_uncertainty, force_uncertainty)
         wanted.check(fitted)
         if self._file is not None:
             wanted = wanted_from_file(wanted, fitted, self._file, structures)

@@ -21,7 +21,7 @@ from mekrr.potential.search_record import SearchRecord
 from mekrr.potential.solution import Solution
 from mekrr.shards import Work
 from mekrr.solve import Iterations
-from mekrr.typing import Float, Tensor
+from mekrr.typing import Float, Int, Tensor
 
 RECORDED_PACKAGES = ("torch", "numpy", "ase", "vesin", "safetensors", "sevenn", "chgnet", "mace-torch", "mattersim")
 HASH_DIGITS = 16  # of the structure hashes that are kept
@@ -61,6 +61,8 @@ class DataRecord:
         n_stresses: fitted to.
         hashes: first digits of each structure's hash.
         sources: files.
+        origins: of each structure, the number of its file among the sources, -1 for none, and its index there; empty in
+            older records.
     """
 
     sha256: str
@@ -73,6 +75,7 @@ class DataRecord:
     n_stresses: int
     hashes: tuple[str, ...]
     sources: tuple[str, ...]
+    origins: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def of(structures: Sequence[Structure], forces: bool = False) -> "DataRecord":
@@ -81,6 +84,8 @@ class DataRecord:
         for structure in structures:
             digest.update(f"{structure_hash(structure.atoms)} {structure.energy!r}\n".encode())
         sizes = [len(structure) for structure in structures]
+        sources = tuple(sorted({s.source for s in structures if s.source}))
+        number = {source: k for k, source in enumerate(sources)}
         return DataRecord(
             digest.hexdigest(),
             len(structures),
@@ -91,10 +96,19 @@ class DataRecord:
             sum(s.forces.size for s in structures if s.forces is not None) if forces else 0,
             sum(s.stress is not None for s in structures) if forces else 0,
             tuple(structure_hash(s.atoms)[:HASH_DIGITS] for s in structures),
-            tuple(sorted({s.source for s in structures if s.source})),
+            sources,
+            tuple((number.get(s.source, -1), s.index) for s in structures),
         )
 
+    def origin(self, t: int) -> tuple[str, int] | None:
+        """File and index of structure t; None where they are not known."""
+        if t >= len(self.origins) or self.origins[t][0] < 0:
+            return None
+        number, index = self.origins[t]
+        return self.sources[number], index
+
     def __add__(self, other: "DataRecord") -> "DataRecord":
+        sources = tuple(sorted({*self.sources, *other.sources}))
         return DataRecord(
             f"{self.sha256}+{other.sha256}",
             self.n_structures + other.n_structures,
@@ -105,8 +119,13 @@ class DataRecord:
             self.n_force_components + other.n_force_components,
             self.n_stresses + other.n_stresses,
             self.hashes + other.hashes,
-            tuple(sorted({*self.sources, *other.sources})),
+            sources,
+            self._renumbered(sources) + other._renumbered(sources),
         )
+
+    def _renumbered(self, sources: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+        """Origins among other sources."""
+        return tuple((k if k < 0 else sources.index(self.sources[k]), index) for k, index in self.origins)
 
 
 @dataclass(frozen=True)
@@ -123,6 +142,7 @@ class SolverRecord:
         probed_share: of all force components.
         exact_forces: how the iteration to all force components went; None without one.
         n_anchors: structures at which the kernel on features was asked to vanish.
+        inducing_atoms: structure and atom of each inducing environment; empty in older records.
     """
 
     solver: str
@@ -134,14 +154,16 @@ class SolverRecord:
     probed_share: float = 1.0
     exact_forces: Iterations | None = None
     n_anchors: int = 0
+    inducing_atoms: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
-    def of(solution: Solution, forces: bool) -> "SolverRecord":
-        """Of a solution."""
+    def of(solution: Solution, forces: bool, n_atoms: Int[Tensor, "structures"]) -> "SolverRecord":
+        """Of a solution to structures of so many atoms."""
         if solution.model.solver == "exact":
             return SolverRecord("exact", False, jitter=solution.model.jitter)
         found = SolverRecord.of_model(solution.model, forces)
-        return replace(found, exact_forces=solution.iterations, n_anchors=solution.n_anchors)
+        places = () if solution.centres is None else _places(solution.centres, n_atoms)
+        return replace(found, exact_forces=solution.iterations, n_anchors=solution.n_anchors, inducing_atoms=places)
 
     @staticmethod
     def of_model(model: Model, forces: bool) -> "SolverRecord":
@@ -158,6 +180,13 @@ class SolverRecord:
             equations.n_force_rows,
             equations.probed_share,
         )
+
+
+def _places(atoms: Int[Tensor, "chosen"], n_atoms: Int[Tensor, "structures"]) -> tuple[tuple[int, int], ...]:
+    """Structure and atom of atoms that are counted over all structures."""
+    ends = n_atoms.cumsum(0)
+    structures = torch.searchsorted(ends, atoms, right=True)
+    return tuple(zip(structures.tolist(), (atoms - ends[structures] + n_atoms[structures]).tolist(), strict=True))
 
 
 @dataclass(frozen=True)

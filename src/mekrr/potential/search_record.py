@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mekrr.prior import NEEDS_BACKBONE
 from mekrr.tune import Choice, Trial
 
 
@@ -88,3 +89,37 @@ class SearchRecord:
             criterion,
             tuple(TrialRecord.of(trial) for trial in choice.mixing),
         )
+
+
+def at_one_stage(search: SearchRecord) -> tuple[TrialRecord, TrialRecord | None]:
+    """The choice as the search saw it, on features alone, and the runner-up: their scores may be compared.
+
+    The choice's own record is of the solution: of all structures and with the tangent kernel, where there is one. The
+    search may have seen fewer structures, and knows no tangent kernel.
+    """
+    best = search.best
+
+    def is_choice(trial: TrialRecord) -> bool:
+        return (trial.layers, trial.prior) == (best.layers, best.prior)
+
+    mine = [t for t in search.surface if is_choice(t)]
+    at_scale = [t for t in mine if t.length_scale == best.length_scale]
+    others = [t for t in search.surface if not is_choice(t)]
+    runner_up = max(others, key=lambda t: t.score, default=None)
+    return max(at_scale or mine, key=lambda t: t.score, default=best), runner_up
+
+
+def why_not(choice: TrialRecord, other: TrialRecord) -> str:
+    """Why a runner-up that scored better in the search was passed over; empty where it did not.
+
+    Args:
+        choice: as the search saw it.
+        other: the runner-up.
+    """
+    if other.score <= choice.score:
+        return ""
+    if other.prior not in NEEDS_BACKBONE and choice.prior in NEEDS_BACKBONE:
+        return f"a prior with the backbone's energy is safer far from the data, and {choice.prior} was taken for that"
+    if other.layers != choice.layers:
+        return "compared once more in a basis as large as the solution's, the layers that were chosen did better"
+    return "the choice takes the shorter length scale, or the tangent kernel's own choice of prior, for 3% of the error"

@@ -52,6 +52,7 @@ class Rows:
         basis: chosen.
         energies: raw energy rows where they are known already: the structures as their own basis.
         kept: rows by the first index of their shard, as long as there is room.
+        centres: training atoms that are the basis' environments; None for the structures as their own basis.
     """
 
     data: TrainingSet
@@ -60,6 +61,7 @@ class Rows:
     basis: JointBasis
     energies: Float[Tensor, "structures groups"] | None = None
     kept: dict[int, list[Observation]] = field(default_factory=dict)
+    centres: Int[Tensor, "groups"] | None = None
 
     def __call__(self, shard: Sequence[int]) -> list[Observation]:
         """Whitened rows and targets of each structure."""
@@ -158,6 +160,7 @@ class Solution:
         n_anchors: structures at which the part on features was asked to vanish.
         criterion: by which the ridge was chosen.
         warnings: what to know.
+        centres: training atoms that are the inducing environments; None without any.
     """
 
     model: Model
@@ -168,6 +171,7 @@ class Solution:
     n_anchors: int
     criterion: str
     warnings: tuple[str, ...]
+    centres: Int[Tensor, "groups"] | None = None
 
 
 def solve(
@@ -236,6 +240,7 @@ def solve(
         0 if anchors is None else len(anchors),
         criterion,
         tuple(messages),
+        rows.centres,
     )
 
 
@@ -251,7 +256,7 @@ def make_rows(data: TrainingSet, plan: Plan, best: Trial, options: FitOptions) -
     if chosen is not None:
         raw = Environments(raw.features[chosen], raw.species[chosen], torch.ones_like(chosen))
         features = Basis.of(scaler(raw), kernel, relative=plan.jitter)
-        return Rows(data, extraction, scaler, _joint(data, features, best, options.seed)), raw, 0.0
+        return Rows(data, extraction, scaler, _joint(data, features, best, options.seed), centres=chosen), raw, 0.0
     x = scaler(raw)
     K = kernel.gram(x)
     basis = Basis.of(x, kernel, K, relative=plan.jitter)

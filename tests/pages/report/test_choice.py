@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mekrr.pages.report.choice import choice_rows, is_close, screening, verdict
 from mekrr.pages.report.surface import best_by, ridge_paths, score_maps
-from mekrr.potential.search_record import SearchRecord, TrialRecord
+from mekrr.potential.search_record import SearchRecord, TrialRecord, at_one_stage, why_not
 
 
 def trial(prior, score, rmse=1.0, layers=("a",), length_scale=1.0, species_weight=0.5):
@@ -50,9 +50,25 @@ def test_a_close_prior_without_the_backbone_is_said_to_be_less_safe(example):
 def test_a_safe_prior_taken_before_a_better_one_is_said(example):
     fitted = fitted_with(example, [trial("backbone", 1.0), trial("none", 1.07)], "backbone", trial("backbone", 1.0))
     text = " ".join(verdict(fitted))
-    assert "It scores 1.070 against 1.000, 0.070 ahead, and passed over for what is safer" in text
+    assert (
+        "it scores 1.070 against 1.000 of the choice, 0.070 ahead, and was passed over: a prior with the back" in text
+    )
     assert "the prior none does slightly better (0.070 ahead)" in text
     assert "one and the same" not in text
+
+
+def test_one_gap_is_one_number_although_the_solution_has_another_score(example):
+    """The solution is of all structures and has the tangent kernel: its score is no rival of the search's."""
+    solved = replace(trial("backbone", 3.0), tangent_share=0.6, species_weight=1.0)
+    trials = [trial("backbone", 1.0), trial("none", 0.8), trial("none", 0.7, layers=("b",))]
+    sentences = verdict(fitted_with(example, trials, "backbone", solved))
+    assert "scores 0.8000 against 1.000 of the choice, 0.20 behind" in sentences[0]
+    assert "by 0.20" in sentences[1]
+    assert "3.0" not in " ".join(sentences)
+    chosen, runner_up = at_one_stage(search_of(trials, solved))
+    assert (chosen.score, runner_up.score) == (1.0, 0.8)
+    assert why_not(chosen, runner_up) == ""
+    assert "basis as large" in why_not(chosen, trial("backbone", 1.2, layers=("b",)))
 
 
 def test_a_clear_backbone_prior_is_said_to_be_both(example):
@@ -64,7 +80,7 @@ def test_priors_that_are_one_and_the_same_are_not_called_rivals(example):
     trials = [trial("composition", 1.0), trial("none", 1.0), trial("backbone", 0.3)]
     sentences = verdict(fitted_with(example, trials, "composition"))
     assert "scores the same as composition" in sentences[0]
-    assert sentences[1].startswith("Runner-up: prior backbone, with the same layers")
+    assert sentences[1].startswith("Runner-up in the search, on features alone: prior backbone, with the same layers")
 
 
 def test_no_backbone_energy(example):

@@ -1,5 +1,7 @@
 """What the page says, without a browser."""
 
+import base64
+import json
 import re
 from dataclasses import replace
 
@@ -8,9 +10,12 @@ import pytest
 from slabs import HOSTILE, slab
 
 from mekrr.evaluation import Evaluation
+from mekrr.pages.figures import plain
 from mekrr.pages.report import write_report
+from mekrr.pages.report.distributions import error_panels
+from mekrr.pages.report.models import worst_panels
 from mekrr.pages.report.page import no_better, render, warnings_of
-from mekrr.pages.report.parity import ForceComponents, force_by_element
+from mekrr.pages.report.parity import ForceComponents, energy_parity, force_by_element
 from mekrr.pages.words import number
 
 
@@ -137,8 +142,54 @@ def test_training_structures_are_recognised(example):
         backbone_energies=None,
         composition_energies=np.zeros(12),
     )
-    assert "training structures themselves" in warnings_of(example.fitted, evaluation)[0]
-    assert not any("themselves" in text for text in warnings_of(example.fitted, example.evaluation))
+    assert "All of these structures are training structures" in warnings_of(example.fitted, evaluation)[0]
+    assert not any("training structures" in text for text in warnings_of(example.fitted, example.evaluation))
+
+
+def test_every_warning_that_was_shown_is_on_the_page_once(example):
+    said = "data/test.extxyz, index 3: energies only"
+    html = without_plotly(render(example.fitted, example.evaluation, "t", [said, said, *example.evaluation.remarks]))
+    assert html.count(said) == 1
+    assert f"<li>{said}." in html  # a path keeps its letters
+    for remark in example.evaluation.remarks:
+        assert html.count(remark[1:40]) == 1
+
+
+def test_a_potential_worse_than_its_backbone_says_so_first(example):
+    worse = replace(example.evaluation, backbone_energies=example.evaluation.energies + 1e-6)
+    html = without_plotly(render(example.fitted, worse, "t"))
+    assert html.index("WORSE in energies") < html.index("An interatomic potential for")
+    assert 'class="verdict worse"' in html
+
+
+def test_the_worst_structures_are_drawn_with_their_errors(example):
+    drawn = worst_panels(example.evaluation)
+    errors = np.abs(example.evaluation.energy_errors)
+    first = int(errors.argmax())
+    assert drawn[0].name == f"worst-{first}"
+    figure = json.loads(drawn[0].spec)
+    structure, prediction = example.evaluation.structures[first], example.evaluation.predictions[first]
+    lengths = 1000 * np.linalg.norm(prediction.forces - structure.forces, axis=1)
+    assert figure["data"][0]["customdata"][0].endswith(f"{lengths[0]:.3g} meV/Å")
+    assert len(figure["data"][0]["customdata"]) == len(structure)
+
+
+def test_parity_is_square_and_coloured_by_group(example):
+    figure = json.loads(energy_parity(example.evaluation)[0].spec)
+    names = [trace["name"] for trace in figure["data"] if trace.get("showlegend")]
+    assert names == [plain(HOSTILE), "plain"]
+    assert figure["layout"]["yaxis"]["scaleanchor"] == "x"
+    alike = json.loads(energy_parity(replace(example.evaluation, by=None))[0].spec)
+    assert len(alike["data"]) == 2
+
+
+def test_each_histogram_has_bins_of_its_own(example):
+    errors = {"this potential": np.linspace(-1, 1, 50), "backbone": np.linspace(-90, 90, 50)}
+    own, other, _ = (json.loads(panel.spec) for panel in error_panels("energy", "Energy", "meV/atom", errors))
+    assert own["layout"]["xaxis"]["range"][1] < 2 < 80 < other["layout"]["xaxis"]["range"][1]
+    shares = np.frombuffer(base64.b64decode(own["data"][0]["y"]["bdata"]), own["data"][0]["y"]["dtype"])
+    assert shares.sum() == pytest.approx(1.0)
+    assert shares.max() < 0.3
 
 
 def test_a_backbone_that_does_better_is_named(example):

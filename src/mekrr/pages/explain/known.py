@@ -8,7 +8,9 @@ from ase.data import chemical_symbols
 from ase.symbols import Symbols
 
 from mekrr.features import Environments
+from mekrr.pages.words import short_names
 from mekrr.potential import Fitted
+from mekrr.potential.record import DataRecord
 from mekrr.typing import Float, Int, Tensor
 
 PAIRS_AT_ONCE = 4_000_000
@@ -98,10 +100,23 @@ class Known:
         return columns[index], distance
 
     def name(self, group: int, fitted: Fitted) -> str:
-        """What a group is called: inducing environments by number and species, training structures by formula."""
-        if not self.are_training_atoms:
-            return f"inducing environment {group} ({chemical_symbols[int(self.species[group])]})"
-        return f"training structure {group} ({training_formula(fitted, group)})"
+        """What a group is called: by file, index and, for inducing environments, atom, where the model knows them."""
+        record = fitted.record
+        if self.are_training_atoms:
+            where = _where(record.data, group) or f"training structure {group}"
+            return f"{where} ({training_formula(fitted, group)})"
+        symbol = chemical_symbols[int(self.species[group])]
+        places = record.solver.inducing_atoms
+        if group >= len(places):
+            return f"inducing environment {group} ({symbol})"
+        structure, atom = places[group]
+        return f"{_where(record.data, structure) or f'training structure {structure}'}, atom {atom} ({symbol})"
+
+
+def _where(data: DataRecord, structure: int) -> str | None:
+    """Shortened file and index of a training structure."""
+    origin = data.origin(structure)
+    return None if origin is None else f"{short_names(data.sources)[origin[0]]}, index {origin[1]}"
 
 
 def training_formula(fitted: Fitted, structure: int) -> str:

@@ -139,6 +139,7 @@ class AtomRow:
         nearest: name of the nearest one; None for an element never seen.
         energy: eV.
         deviation: eV.
+        relative_deviation: the same over the mean of its element here.
     """
 
     where: str
@@ -149,6 +150,7 @@ class AtomRow:
     nearest: str | None
     energy: float
     deviation: float
+    relative_deviation: float
 
 
 def furthest_atoms(found: Explanation, most: int = SHOWN) -> list[AtomRow]:
@@ -157,8 +159,21 @@ def furthest_atoms(found: Explanation, most: int = SHOWN) -> list[AtomRow]:
 
 
 def most_uncertain_atoms(found: Explanation, most: int = SHOWN) -> list[AtomRow]:
-    """The atoms of the largest deviation, one of each structure; none for the exact solver."""
-    return _extremes(found, found.deviation, most)
+    """The atoms whose deviations stand out most among those of their element, one of each structure.
+
+    Deviations themselves do not tell: of one composition only sums of atomic energies are known, so that the largest
+    ones are of the same element in every structure, and say nothing of any.
+    """
+    return _extremes(found, relative_deviation(found), most)
+
+
+def relative_deviation(found: Explanation) -> Float[Tensor, "atoms"]:
+    """Each atom's deviation over the mean of its element here."""
+    means = torch.ones_like(found.deviation)
+    for z in torch.unique(found.species):
+        of_z = found.species == z
+        means[of_z] = found.deviation[of_z].mean().clamp_min(1e-300)
+    return found.deviation / means
 
 
 def _extremes(found: Explanation, values: Float[Tensor, "atoms"], most: int) -> list[AtomRow]:
@@ -184,6 +199,7 @@ def atom_row(found: Explanation, i: int) -> AtomRow:
         None if nearest < 0 else nearest_name(found, nearest),
         float(found.energy[i]),
         float(found.deviation[i]),
+        float(relative_deviation(found)[i]),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mekrr.pages.report.surface import best_by
 from mekrr.pages.words import layer_names, listed, number, plural, power
 from mekrr.potential import AUTO, FitOptions, Fitted
-from mekrr.potential.search_record import SearchRecord, TrialRecord
+from mekrr.potential.search_record import SearchRecord, TrialRecord, at_one_stage, why_not
 from mekrr.prior import NEEDS_BACKBONE
 
 PRIOR_MEANINGS = {
@@ -154,7 +154,7 @@ def verdict(fitted: Fitted) -> list[str]:
 
 
 def _runner_up(search: SearchRecord) -> list[str]:
-    best = search.best
+    best = at_one_stage(search)[0]
     others = best_by([t for t in search.surface if not _same(t, best)], ("prior", "layers"))
     twins = [t for t in others if t.layers == best.layers and abs(best.score - t.score) < TWIN]
     same_prior = {t.prior for t in twins}
@@ -181,14 +181,14 @@ def _rival(best: TrialRecord, other: TrialRecord) -> str:
     kept = "" if len(differs) == 2 else f", with the same {'layers' if differs == ['prior'] else 'prior'}"
     named = {"prior": f"prior {other.prior}", "layers": f"layers {layer_names(other.layers)}"}
     gap = number(abs(best.score - other.score), 2)
-    ahead = other.score > best.score
-    words = "ahead, and passed over for what is safer far from the data" if ahead else "behind"
-    if close and not ahead:
+    reason = why_not(best, other)
+    words = f"ahead, and was passed over: {reason}" if reason else "behind"
+    if close and not reason:
         words += ": so near that the data hardly tell the two apart"
     return (
-        f"Runner-up: {listed(named[name] for name in differs)}{kept}. It scores {number(other.score, 4)} against "
-        f"{number(best.score, 4)}, {gap} {words}. "
-        f"Leave-one-out MAE and RMSE, meV/atom: {_errors(other)} for the runner-up, {_errors(best)} for the choice."
+        f"Runner-up in the search, on features alone: {listed(named[name] for name in differs)}{kept}. There it scores "
+        f"{number(other.score, 4)} against {number(best.score, 4)} of the choice, {gap} {words}. Leave-one-out MAE and "
+        f"RMSE there, meV/atom: {_errors(other)} for the runner-up, {_errors(best)} for the choice."
     )
 
 
@@ -205,11 +205,12 @@ def _safety(fitted: Fitted, search: SearchRecord) -> list[str]:
         return ["This backbone has no energy of its own, so no prior can fall back on it far from the data."]
     if not safe or not plain:
         return _untried(fitted)
-    if fitted.prior.name in NEEDS_BACKBONE and plain[0].score > safe[0].score:
-        return [_safer_was_taken(safe[0], plain[0])]
+    choice = at_one_stage(search)[0]  # one number for one thing: the choice as the search saw it, here as above
+    if fitted.prior.name in NEEDS_BACKBONE and plain[0].score > choice.score:
+        return [_safer_was_taken(choice, plain[0])]
     if fitted.prior.name in NEEDS_BACKBONE:
-        return [_both_point_to_backbone(safe[0], plain[0])]
-    return [_they_differ(plain[0], safe[0])]
+        return [_both_point_to_backbone(choice, plain[0])]
+    return [_they_differ(choice, safe[0])]
 
 
 def _untried(fitted: Fitted) -> list[str]:

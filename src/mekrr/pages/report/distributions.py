@@ -37,7 +37,9 @@ def loo_errors(fitted: Fitted) -> dict[str, np.ndarray | None]:
 
 
 def error_panels(name: str, what: str, unit: str, series: Series) -> list[Panel]:
-    """A histogram of signed errors and the cumulative distribution of their sizes.
+    """Histograms of signed errors, each in bins of its own, and the cumulative distribution of their sizes.
+
+    The composition fit, usually far wider, is left to the cumulative plot.
 
     Args:
         name: of the quantity, for identifiers.
@@ -46,27 +48,28 @@ def error_panels(name: str, what: str, unit: str, series: Series) -> list[Panel]
         series: errors by the keys of COLOURS; None where there are none.
     """
     known = {key: errors for key, errors in series.items() if errors is not None}
+    shown = {key: errors for key, errors in known.items() if key != "composition"}
+    heads = {key: f"{what}: signed errors" + (f" of {key}" if len(shown) > 1 else "") for key in shown}
     return [
-        panel(f"{name}-histogram", f"{what}: signed errors", _histogram(known, unit), 320),
+        *(
+            panel(f"{name}-histogram-{key.split()[-1]}", heads[key], _histogram(key, errors, unit), 320)
+            for key, errors in shown.items()
+        ),
         panel(f"{name}-cumulative", f"{what}: share below a size", _cumulative(known, unit), 320),
     ]
 
 
-def _histogram(series: Mapping[str, np.ndarray], unit: str) -> go.Figure:
-    """Shares in equal bins; the composition fit, usually far wider, is left to the cumulative plot."""
-    shown = {key: errors for key, errors in series.items() if key != "composition"}
-    limit = max(float(np.quantile(np.abs(errors), 0.98)) for errors in shown.values()) * 1.1 or 1.0
-    n_bins = int(np.clip(2 * np.sqrt(min(len(errors) for errors in shown.values())), 9, BINS)) | 1
-    edges = np.linspace(-limit, limit, n_bins + 1)
-    bars = [_bars(key, errors, edges, unit) for key, errors in shown.items()]
+def _histogram(key: str, errors: np.ndarray, unit: str) -> go.Figure:
+    """Shares in equal bins."""
+    limit = float(np.quantile(np.abs(errors), 0.98)) * 1.1 or 1.0
+    n_bins = int(np.clip(2 * np.sqrt(len(errors)), 9, BINS)) | 1
     axes = {
-        "barmode": "overlay",
-        "showlegend": len(shown) > 1,
+        "showlegend": False,
         "bargap": 0,
         "xaxis": {"title": {"text": f"predicted minus DFT, {unit}"}, "range": [-limit, limit]},
         "yaxis": {"title": {"text": "share"}, "tickformat": ".0%", "rangemode": "tozero"},
     }
-    return go.Figure(bars, axes)
+    return go.Figure(_bars(key, errors, np.linspace(-limit, limit, n_bins + 1), unit), axes)
 
 
 def _bars(key: str, errors: np.ndarray, edges: np.ndarray, unit: str) -> go.Bar:

@@ -1,22 +1,28 @@
 """The page: everything it says and shows, rendered and written in one go."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mekrr.evaluation import Evaluation
+from mekrr.evaluation import Evaluation, training_remarks
 from mekrr.pages import template, words
-from mekrr.pages.report import choice, distributions, parity, surface, tables
+from mekrr.pages.report import choice, distributions, models, parity, surface, tables
 from mekrr.potential import Fitted
 from mekrr.potential.advice import undetermined
 from mekrr.potential.record import DataRecord
+from mekrr.potential.search_record import at_one_stage
 
 METHOD = "Transfer learning for atomistic simulations using GNNs and kernel mean embeddings, arXiv 2306.01589"
 FAR_WORSE = 2.0  # test over leave-one-out error from which the page says so
 
 
 def write_report(
-    path: str | Path, fitted: Fitted, evaluation: Evaluation, title: str = "Interatomic potential: report"
+    path: str | Path,
+    fitted: Fitted,
+    evaluation: Evaluation,
+    title: str = "Interatomic potential: report",
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write one self-contained HTML page; the old file stays until the new one is whole.
 
@@ -25,15 +31,16 @@ def write_report(
         fitted: the potential.
         evaluation: of that potential on labelled structures.
         title: of the page.
+        warnings: that the user was shown beside those of fit and evaluation.
 
     Raises:
         ValueError: when no structure was evaluated.
         OSError: when the file cannot be written.
     """
-    template.write(path, render(fitted, evaluation, title))
+    template.write(path, render(fitted, evaluation, title, warnings))
 
 
-def render(fitted: Fitted, evaluation: Evaluation, title: str) -> str:
+def render(fitted: Fitted, evaluation: Evaluation, title: str, warnings: Sequence[str] = ()) -> str:
     """The page as text.
 
     Raises:
@@ -41,14 +48,16 @@ def render(fitted: Fitted, evaluation: Evaluation, title: str) -> str:
     """
     if not evaluation.structures:
         raise ValueError("a report needs errors to show, but 0 structures were evaluated; give at least one")
-    return template.render("mekrr.pages.report", "report.html.jinja", _content(fitted, evaluation) | {"title": title})
+    return template.render(
+        "mekrr.pages.report", "report.html.jinja", _content(fitted, evaluation, warnings) | {"title": title}
+    )
 
 
-def _content(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
+def _content(fitted: Fitted, evaluation: Evaluation, warnings: Sequence[str]) -> dict[str, Any]:
     metrics = evaluation.metrics()
     return {
         **template.drawing(),
-        **_introduction(fitted, evaluation, metrics),
+        **_introduction(fitted, evaluation, metrics, warnings),
         **_energy_section(evaluation),
         **_force_section(evaluation),
         **_search_section(fitted, metrics),
@@ -63,7 +72,9 @@ def _content(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _introduction(fitted: Fitted, evaluation: Evaluation, metrics: dict[str, Any]) -> dict[str, Any]:
+def _introduction(
+    fitted: Fitted, evaluation: Evaluation, metrics: dict[str, Any], warnings: Sequence[str]
+) -> dict[str, Any]:
     return {
         "fitted": fitted,
         "record": fitted.record,
@@ -73,7 +84,9 @@ def _introduction(fitted: Fitted, evaluation: Evaluation, metrics: dict[str, Any
         "summary": summary_sentences(fitted, metrics),
         "choice_rows": choice.choice_rows(fitted),
         "verdict": choice.verdict(fitted),
-        "warnings": warnings_of(fitted, evaluation),
+        "first": evaluation.verdict(),
+        "is_worse": "WORSE" in evaluation.verdict(),
+        "warnings": warnings_of(fitted, evaluation, warnings),
     }
 
 
@@ -97,14 +110,23 @@ def _and_forces(rmse: float | None) -> str:
     return "" if rmse is None else f" and the force error {words.number(rmse)} meV/Å"
 
 
-def warnings_of(fitted: Fitted, evaluation: Evaluation) -> list[str]:
-    """What a reader must know before trusting the numbers."""
-    warnings = [_sentence(text) for text in fitted.record.warnings]
-    if DataRecord.of(evaluation.structures).sha256 == fitted.record.data.sha256:
-        warnings.insert(0, "These are the training structures themselves: the errors below are not errors on new data. "
-                           "The leave-one-out errors are the ones to go by.")  # fmt: skip
-    open_compositions = [_sentence(t) for t in undetermined(fitted, [s.atoms for s in evaluation.structures])]
-    return [*warnings, *no_better(evaluation.metrics()), *open_compositions]
+def warnings_of(fitted: Fitted, evaluation: Evaluation, shown: Sequence[str] = ()) -> list[str]:
+    """What a reader must know before trusting the numbers: what was found now, then what the fit was told.
+
+    Args:
+        fitted: the potential.
+        evaluation: of that potential.
+        shown: warnings beside these.
+    """
+    found = [
+        *training_remarks(fitted.record, evaluation.structures),
+        *evaluation.remarks,
+        *no_better(evaluation.metrics()),
+        *undetermined(fitted, [s.atoms for s in evaluation.structures]),
+        *shown,
+        *fitted.record.warnings,
+    ]
+    return list(dict.fromkeys(_sentence(text) for text in found))
 
 
 def no_better(metrics: dict[str, Any]) -> list[str]:
@@ -127,7 +149,10 @@ def no_better(metrics: dict[str, Any]) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    text = text[:1].upper() + text[1:]
+    """With a capital and a full stop; a path at the beginning stays as it was given."""
+    first = text.split(maxsplit=1)[0] if text else ""
+    if not any(mark in first.rstrip(":;,.") for mark in "/\\._"):
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
@@ -161,6 +186,7 @@ def _search_section(fitted: Fitted, metrics: dict[str, Any]) -> dict[str, Any]:
     ratio = metrics["energy_rmse_mev_per_atom"] / max(loo.rmse_mev_per_atom, 1e-9)
     return {
         "search": search,
+        "in_search": at_one_stage(search)[0],
         "loo": loo,
         "loo_worst": tables.loo_worst(fitted),
         "loo_errors": distributions.error_panels("loo", "Leave-one-out", "meV/atom", distributions.loo_errors(fitted)),
@@ -178,6 +204,7 @@ def _structure_section(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "worst_energies": tables.worst_by_energy(rows),
         "worst_forces": tables.worst_by_forces(rows),
+        "worst_drawn": models.worst_panels(evaluation),
         "has_deviations": any(row.deviation is not None for row in rows),
     }
 

@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from mekrr.evaluation import Evaluation
 from mekrr.pages.figures import (
     BACKBONE,
+    GROUPS,
     POTENTIAL,
     SEQUENTIAL,
     Panel,
@@ -25,6 +26,7 @@ from mekrr.pages.figures import (
 from mekrr.pages.words import number, short_names
 
 MOST_POINTS = 10_000
+MOST_GROUPS = 12  # told apart by colour
 MOST_ELEMENTS = 12
 BINS = 100
 SHOWN_SHARE = 0.999
@@ -42,9 +44,25 @@ def energy_parity(evaluation: Evaluation) -> list[Panel]:
     low, high = span(x, *all_y)
     axes = square(low, high, "DFT, meV/atom", "predicted, meV/atom")
     return [
-        panel(name, heading, go.Figure([diagonal(low, high), points(x, y, colour, 6, hover)], axes))
+        panel(name, heading, go.Figure([diagonal(low, high), *_clouds(evaluation, x, y, colour, hover)], axes), 400)
         for (heading, name, _, colour), y in zip(series, all_y, strict=True)
     ]
+
+
+def _clouds(
+    evaluation: Evaluation, x: np.ndarray, y: np.ndarray, colour: str, hover: Sequence[str]
+) -> list[go.Scatter]:
+    """The points, in a colour for each group where errors are listed by one."""
+    groups = evaluation.group_names()
+    names = sorted(set(groups))
+    if len(names) < 2 or len(names) > MOST_GROUPS:
+        return [points(x, y, colour, 6, hover)]
+    clouds = []
+    for k, name in enumerate(names):
+        mine = [t for t, group in enumerate(groups) if group == name]
+        cloud = points(x[mine], y[mine], GROUPS[k % len(GROUPS)], 6, [hover[t] for t in mine])
+        clouds.append(cloud.update(name=plain(name), showlegend=True))
+    return clouds
 
 
 def labels(evaluation: Evaluation) -> list[str]:
@@ -150,7 +168,7 @@ def _density(x: np.ndarray, y: np.ndarray, limit: float) -> go.Figure:
     heat = go.Heatmap(
         x=centres, y=centres, z=logs.astype(np.float32), colorscale=SEQUENTIAL, customdata=counts.T.astype(np.int32),
         hovertemplate="DFT %{x:.2f}, predicted %{y:.2f}: %{customdata} components<extra></extra>",
-        colorbar=colour_bar("components", tickvals=tens, ticktext=[f"{10**int(t):,}" for t in tens]),
+        colorbar=colour_bar("components per cell", tickvals=tens, ticktext=[f"{10**int(t):,}" for t in tens]),
     )  # fmt: skip
     axes = square(-limit, limit, "DFT, eV/Å", "predicted, eV/Å")
     return go.Figure([heat, diagonal(-limit, limit)], axes)

@@ -7,8 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mekrr.pages.figures import COMPOSITION, POTENTIAL, SEQUENTIAL, Panel, colour_bar, log_axis, panel
-from mekrr.pages.words import number
-from mekrr.potential.search_record import SearchRecord, TrialRecord
+from mekrr.pages.words import MINUS, number
+from mekrr.potential.search_record import SearchRecord, TrialRecord, at_one_stage
 
 PRIOR_COLOURS = {"none": "#b23a48", "composition": COMPOSITION, "backbone": "#d1701f", "backbone-scaled": "#3b8f6b"}
 SHOWN_SPREAD = 0.6  # share of the scores, from the best down, that the colours tell apart
@@ -16,7 +16,7 @@ SHOWN_SPREAD = 0.6  # share of the scores, from the best down, that the colours 
 
 def score_maps(search: SearchRecord) -> list[Panel]:
     """Best score along the ridge path over length scale and species weight: a panel a prior, at the chosen layers."""
-    best = search.best
+    best = at_one_stage(search)[0]
     mine = [t for t in search.surface if t.layers == best.layers and np.isfinite(t.score)]
     priors = [best.prior, *sorted({t.prior for t in mine} - {best.prior})]
     scores = np.array([t.score for t in mine])
@@ -44,7 +44,7 @@ def _map(trials: Sequence[TrialRecord], colours: tuple[float, float], chosen: Tr
     heat = go.Heatmap(
         x=ticks, y=[f"{weight:g}" for weight in weights], z=z, customdata=np.stack([ridge, rmse], axis=-1),
         zmin=colours[0], zmax=colours[1], colorscale=SEQUENTIAL, xgap=1, ygap=1,
-        colorbar=colour_bar("score", nticks=5),
+        colorbar=colour_bar(f"score ({MINUS}ln error)", nticks=5),
         hovertemplate="length scale %{x}, species weight %{y}<br>score %{z:.4f} at ridge %{customdata[0]:.1e}"
         "<br>leave-one-out RMSE %{customdata[1]:.3~g} meV/atom<extra></extra>",
     )  # fmt: skip
@@ -67,7 +67,7 @@ def _category_axes() -> dict[str, Any]:
 
 def ridge_paths(search: SearchRecord) -> list[Panel]:
     """Score and leave-one-out error along the ridge, for the chosen point and the best point of every other prior."""
-    best = search.best
+    best = at_one_stage(search)[0]
     finalists = best_by(search.surface, ("prior",), layers=best.layers)
     trials = sorted(finalists, key=lambda t: t.prior != best.prior)
     if max((len(t.ridges) for t in trials), default=0) < 2:
