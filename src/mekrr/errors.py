@@ -17,6 +17,10 @@ class EngineError(MekrrError):
     """A simulation program is not installed, too old, or cannot run what it was given."""
 
 
+class LabelError(MekrrError):
+    """A calculator cannot be made, or what it returns is no label."""
+
+
 class ThresholdPassedError(MekrrError):
     """A run was to stop when its deviation passes a threshold, and it did."""
 

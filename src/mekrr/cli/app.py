@@ -7,6 +7,7 @@ from mekrr._version import __version__
 from mekrr.cli import data_commands, evaluate, explain, fit, lammps, md, predict, quickstart, select, serve
 from mekrr.cli.backbone_commands import backbones_app
 from mekrr.cli.console import err, out, warnings_on_stderr
+from mekrr.cli.learn import learn_app
 from mekrr.cli.plugins import add_plugins
 from mekrr.errors import MekrrError
 
@@ -43,6 +44,7 @@ app.command("md")(md.md)
 app.command("lammps")(lammps.lammps_command)
 app.command("serve")(serve.serve)
 add_plugins(app)
+app.add_typer(learn_app, name="learn")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(data_commands.data_app, name="data")
 
