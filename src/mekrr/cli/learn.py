@@ -16,6 +16,7 @@ from mekrr.data import read_structures
 from mekrr.dynamics import read_start
 from mekrr.learn import Event, LabelOptions, MdOptions, NebOptions, RelaxOptions, learn
 from mekrr.learn.events import CONVERGED, FAILED, REMARK, STOPPED, TO_LABEL
+from mekrr.learn.page import write_page
 from mekrr.potential import FitOptions
 
 TO_LABEL_CODE = 4
@@ -126,6 +127,15 @@ def md(
         trust_checkpoint=trust_checkpoint, **_options(options, labels, fit),
     )  # fmt: skip
     _follow(events, output, json)
+
+
+@learn_app.command("report")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run, which may be going on.")],
+) -> None:
+    """Write the page of a run as it stands, DIR/report.html."""
+    path = write_page(folder)
+    out.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _options(*parts: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@
 """
 
 import fcntl
+import itertools
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from ase.io.jsonio import decode, encode
 
 from mekrr.data.reading.xyz import iter_xyz
 from mekrr.dynamics import Trajectory
-from mekrr.dynamics.trajectory import exact_xyz
+from mekrr.dynamics.trajectory import exact_xyz, scan
 from mekrr.errors import DataError
 from mekrr.files import atomic_path
 from mekrr.learn.events import Event
@@ -152,9 +153,16 @@ class Journal:
 def read_labels(folder: Path) -> list[Label]:
     """Labels of a run, which may be going on."""
     path = folder / LABELS
+    return [Label.of(frame, str(path), i) for i, frame in enumerate(whole_frames(path))]
+
+
+def whole_frames(path: Path) -> list[Atoms]:
+    """Frames of an extended XYZ file, without half of one at the end; none where there is no file."""
     if not path.exists():
         return []
-    return [Label.of(frame, str(path), i) for i, frame in enumerate(iter_xyz(path))]
+    with open(path, "rb") as file:
+        count = scan(file, path).n_frames
+    return list(itertools.islice(iter_xyz(path), count))
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:

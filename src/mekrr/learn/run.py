@@ -20,6 +20,7 @@ from mekrr.learn.md import md
 from mekrr.learn.neb import neb
 from mekrr.learn.options import LabelOptions, MdOptions, NebOptions, RelaxOptions
 from mekrr.learn.outside import told, write_asks
+from mekrr.learn.page import write_page
 from mekrr.learn.relax import relax
 from mekrr.learn.session import EndedError, LabelsWantedError, Outcome, Session
 from mekrr.potential.options import FitOptions
@@ -236,13 +237,15 @@ def _events(session: Session, job: Job, given: Sequence[Event]) -> Iterator[Even
         try:
             found = yield from DRIVERS[job.task](session, job)
         except LabelsWantedError:
-            yield _wanted(session)
+            last = _wanted(session)
         except EndedError as end:
-            yield session.say(events.STOPPED, str(end), n_labels=len(journal.labels))
+            last = session.say(events.STOPPED, str(end), n_labels=len(journal.labels))
         else:
             journal.save_result(found.structures)
             event = session.say(events.CONVERGED, found.text, n_labels=len(journal.labels), **found.numbers)
-            yield Event(event.kind, event.text, event.numbers, found.structures)
+            last = Event(event.kind, event.text, event.numbers, found.structures)
+        write_page(journal.folder)
+        yield last
     finally:
         if session.labeller is not None:
             session.labeller.close()
