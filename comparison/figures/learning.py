@@ -1,7 +1,7 @@
 """Calls of the calculator that relaxations take, with EMT for statistics: mekrr learn beside plain ASE and GPMin.
 
-A gold atom on a slab of copper with two palladium atoms, the lowest layer fixed, rattled by 0.1 Angstrom; each start has
-a seed of its own. All methods are taken to the same fmax, and a call is one structure whose energy and forces are
+A gold atom on a slab of copper with two palladium atoms, the lowest layer fixed, rattled by 0.1 Angstrom; each start
+has a seed of its own. All methods are taken to the same fmax, and a call is one structure whose energy and forces are
 computed. "from the network's minimum": ASE's BFGS, begun where SevenNet-0 alone leads, as mekrr learn begins.
 
 python comparison/figures/learning.py [--starts 10] [--fmax 0.05] -o docs/results/learn-relax.csv
@@ -21,8 +21,8 @@ from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 from ase.optimize.gpmin.gpmin import GPMin
 
-from mekrr.learn import learn
-from mekrr.learn.journal import read_labels
+from mekrr.learning import learn
+from mekrr.learning.journal import read_labels
 
 FACTORY = "from ase.calculators.emt import EMT\n\n\ndef make():\n    return EMT()\n"
 COLUMNS = ("seed", "method", "calls", "fmax", "energy", "seconds")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mekrr.data import Structure, load_dataset, read_structures
     from mekrr.errors import BackboneUnavailableError, DataError, MekrrError
     from mekrr.evaluation import evaluate
-    from mekrr.learn import learn
+    from mekrr.learning import learn
     from mekrr.potential import KernelPotential, MekrrWarning
 
 _HOME = {
@@ -28,7 +28,7 @@ _HOME = {
     "MekrrWarning": "mekrr.potential",
     "Structure": "mekrr.data",
     "evaluate": "mekrr.evaluation",
-    "learn": "mekrr.learn.run",
+    "learn": "mekrr.learning.run",
     "load_dataset": "mekrr.data",
     "read_structures": "mekrr.data",
 }

@@ -14,9 +14,9 @@ from mekrr.cli.options import STOPPED_CODE, DeviceOption, JsonOption, TrustOptio
 from mekrr.cli.outputs import require_folder
 from mekrr.data import read_structures
 from mekrr.dynamics import read_start
-from mekrr.learn import Event, LabelOptions, MdOptions, NebOptions, RelaxOptions, learn
-from mekrr.learn.events import CONVERGED, FAILED, REMARK, STOPPED, TO_LABEL
-from mekrr.learn.page import write_page
+from mekrr.learning import Event, LabelOptions, MdOptions, NebOptions, RelaxOptions, learn
+from mekrr.learning.events import CONVERGED, FAILED, REMARK, STOPPED, TO_LABEL
+from mekrr.learning.page import write_page
 from mekrr.potential import FitOptions
 
 TO_LABEL_CODE = 4

@@ -3,11 +3,12 @@ import pytest
 from ase.calculators.emt import EMT
 
 from mekrr.errors import DataError
-from mekrr.learn import learn
+from mekrr.learning import learn
 
 from .conftest import FIXED
 
 
+@pytest.mark.slow
 def test_the_saddle_is_one_of_the_calculator(hop, emt, tmp_path):
     found = list(
         learn("neb", *hop, folder=tmp_path, calculator=emt, images=3, fmax=0.05, vibrations=True, labels=20, **FIXED)

@@ -12,12 +12,12 @@ import numpy as np
 from ase import Atoms
 from ase.optimize import BFGS
 
-from mekrr.learn import events
-from mekrr.learn.events import Event
-from mekrr.learn.labels import Ask, Label
-from mekrr.learn.options import RelaxOptions
-from mekrr.learn.session import MOST_FAILURES, EndedError, Outcome, Session, labelled_atoms
-from mekrr.learn.surface import ExactAt, free_forces, largest
+from mekrr.learning import events
+from mekrr.learning.events import Event
+from mekrr.learning.labels import Ask, Label
+from mekrr.learning.options import RelaxOptions
+from mekrr.learning.session import MOST_FAILURES, EndedError, Outcome, Session, labelled_atoms
+from mekrr.learning.surface import ExactAt, free_forces, largest
 
 TRUST, LARGEST_TRUST, SMALLEST_TRUST = 0.3, 1.0, 0.01
 """Angstrom that an atom may move from the best label: at first, at most, and below which a run is given up."""
@@ -41,6 +41,8 @@ def relax(session: Session, start: Atoms, options: RelaxOptions) -> Generator[Ev
     """
     state: State = session.journal.state() or dict(BEGIN)
     while True:
+        if (found := _converged(session, state, start, options)) is not None:
+            return found
         if not state["asks"]:
             event, ask = _propose(session, start, state, options.fmax)
             state["asks"] = [ask.as_dict()]
@@ -69,10 +71,15 @@ def relax(session: Session, start: Atoms, options: RelaxOptions) -> Generator[Ev
             fmax=fmax,
             trust=state["trust"],
         )
-        if fmax < options.fmax:
-            text = f"converged after {len(session.labels)} labels: "
-            text += f"largest DFT force {fmax:.3f} eV/Å (limit {options.fmax:g})"
-            return Outcome(text, (labelled_atoms(best, start),), {"fmax": fmax, "energy_ev": best.energy})
+
+
+def _converged(session: Session, state: State, start: Atoms, options: RelaxOptions) -> Outcome | None:
+    """The minimum, once the best label is one."""
+    best = None if state["best"] is None else session.label_of(state["best"])
+    if best is None or state["asks"] or (fmax := _fmax(best, start)) >= options.fmax:
+        return None
+    text = f"converged after {len(session.labels)} labels: largest DFT force {fmax:.3f} eV/Å (limit {options.fmax:g})"
+    return Outcome(text, (labelled_atoms(best, start),), {"fmax": fmax, "energy_ev": best.energy})
 
 
 def _fmax(label: Label, start: Atoms) -> float:

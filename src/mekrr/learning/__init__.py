@@ -3,17 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mekrr.learn.events import Event
-    from mekrr.learn.options import LabelOptions, MdOptions, NebOptions, RelaxOptions
-    from mekrr.learn.run import learn
+    from mekrr.learning.events import Event
+    from mekrr.learning.options import LabelOptions, MdOptions, NebOptions, RelaxOptions
+    from mekrr.learning.run import learn
 
 _HOME = {
-    "Event": "mekrr.learn.events",
-    "LabelOptions": "mekrr.learn.options",
-    "MdOptions": "mekrr.learn.options",
-    "NebOptions": "mekrr.learn.options",
-    "RelaxOptions": "mekrr.learn.options",
-    "learn": "mekrr.learn.run",
+    "Event": "mekrr.learning.events",
+    "LabelOptions": "mekrr.learning.options",
+    "MdOptions": "mekrr.learning.options",
+    "NebOptions": "mekrr.learning.options",
+    "RelaxOptions": "mekrr.learning.options",
+    "learn": "mekrr.learning.run",
 }
 
 __all__ = ["Event", "LabelOptions", "MdOptions", "NebOptions", "RelaxOptions", "learn"]
@@ -22,7 +22,7 @@ __all__ = ["Event", "LabelOptions", "MdOptions", "NebOptions", "RelaxOptions", "
 def __getattr__(name: str) -> Any:
     """Imported when first used: the calculator's process lives in this room and needs no torch."""
     if name not in _HOME:
-        raise AttributeError(f"module 'mekrr.learn' has no attribute {name!r}")
+        raise AttributeError(f"module 'mekrr.learning' has no attribute {name!r}")
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)

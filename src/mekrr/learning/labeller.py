@@ -16,8 +16,8 @@ from ase import Atoms
 from ase.io.jsonio import decode, encode
 
 from mekrr.files import atomic_path
-from mekrr.learn.factory import split_name
-from mekrr.learn.worker import ANSWER, ASK, LOCK, OUTPUT, READY
+from mekrr.learning.factory import split_name
+from mekrr.learning.worker import ANSWER, ASK, LOCK, OUTPUT, READY
 
 POLL = 0.2  # seconds between looks at whether a killed run's calculation has ended
 LINES = 3  # of the calculator's output that are quoted when it crashes
@@ -123,7 +123,7 @@ class Labeller:
             self.close()
             # a session of its own: an interrupt of the run is not one of the DFT code, and all it starts can be ended
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mekrr.learn.worker", self._name, str(self._folder)],
+                [sys.executable, "-m", "mekrr.learning.worker", self._name, str(self._folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,

@@ -9,7 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from mekrr.data import Structure, from_ase, raise_on_errors, validate
 from mekrr.errors import DataError
-from mekrr.learn.labeller import bare
+from mekrr.learning.labeller import bare
 from mekrr.typing import Float, ndarray
 
 

@@ -11,15 +11,16 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from mekrr.calculators import Calculator
 from mekrr.errors import DataError, MekrrError
-from mekrr.learn import events
-from mekrr.learn.events import Event
-from mekrr.learn.journal import Journal
-from mekrr.learn.labeller import Answer, Labeller, bare
-from mekrr.learn.labels import Ask, Label, frame_of
-from mekrr.learn.learner import Learner, correction
-from mekrr.learn.surface import BackboneCalculator
+from mekrr.learning import events
+from mekrr.learning.events import Event
+from mekrr.learning.journal import Journal
+from mekrr.learning.labeller import Answer, Labeller, bare
+from mekrr.learning.labels import Ask, Label, frame_of
+from mekrr.learning.learner import Learner, correction
+from mekrr.learning.surface import BackboneCalculator, ExactAt
 
 MOST_FAILURES = 3  # in a row
+SAME = 1e-6  # Angstrom: positions that are one structure
 
 
 class EndedError(MekrrError):
@@ -72,6 +73,10 @@ class Session:
         """The label of an ask; None when it has none."""
         return next((label for label in self.labels if label.number == number), None)
 
+    def is_labelled(self, atoms: Atoms) -> bool:
+        """Whether these positions have a label."""
+        return any(np.allclose(label.frame.positions, atoms.positions, rtol=0, atol=SAME) for label in self.labels)
+
     def failed(self, number: int) -> bool:
         """Whether an ask has failed for good."""
         lines = self.journal.lines
@@ -93,13 +98,16 @@ class Session:
         open_ = [a for a in asks if self.label_of(a.number) is None and not self.failed(a.number)]
         room = self.most - len(self.labels)
         if open_ and room <= 0:
-            raise EndedError(
-                f"{len(self.labels)} labels, as many as allowed; go on with --resume and a larger --labels"
-            )
+            raise self._used_up()
         if open_ and self.labeller is None:
             raise LabelsWantedError(f"{len(open_)} structures wait for labels")
         for ask in open_[:room]:
             yield from self._one(ask)
+        if len(open_) > room:
+            raise self._used_up()
+
+    def _used_up(self) -> EndedError:
+        return EndedError(f"{len(self.labels)} labels, as many as allowed; go on with --resume and a larger --labels")
 
     def _one(self, ask: Ask) -> Iterator[Event]:
         assert self.labeller is not None
@@ -200,10 +208,10 @@ class Session:
         potential = self.learner.potential
         if potential is None:
             surface = like or self.surface()
-            known = bool(self.labels)  # the network alone has an energy of its own zero
+            exact = isinstance(surface, ExactAt)  # the network alone has an energy of its own zero
             return [
                 {
-                    "energy": float(surface.get_property("energy", a)) if known and like is not None else None,
+                    "energy": float(surface.get_property("energy", a)) if exact else None,
                     "forces": np.array(surface.get_property("forces", a)),
                 }
                 for a in structures

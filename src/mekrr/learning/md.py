@@ -25,12 +25,12 @@ from mekrr.dynamics import Trajectory, UnstableError, draw_velocities, has_veloc
 from mekrr.dynamics.settings import FRICTION
 from mekrr.dynamics.watch import refuse_leaps, require_finite
 from mekrr.errors import MekrrError
-from mekrr.learn import events
-from mekrr.learn.events import Event
-from mekrr.learn.labels import Ask, Label
-from mekrr.learn.options import MdOptions
-from mekrr.learn.relax import last_failure, still
-from mekrr.learn.session import MOST_FAILURES, EndedError, Outcome, Session
+from mekrr.learning import events
+from mekrr.learning.events import Event
+from mekrr.learning.labels import Ask, Label
+from mekrr.learning.options import MdOptions
+from mekrr.learning.relax import last_failure, still
+from mekrr.learning.session import MOST_FAILURES, EndedError, Outcome, Session
 from mekrr.potential.potential import FEWEST
 
 MULTIPLE = 3.0
@@ -83,7 +83,7 @@ def md(session: Session, start: Atoms, options: MdOptions, seed: int) -> Generat
     while True:
         if not state["asks"]:
             yield from _walk(session, state, options, seed)
-            if all(walker["step"] >= options.steps for walker in state["walkers"]) and not state["asks"]:
+            if all(_is_done(Walker(**walker), options) for walker in state["walkers"]) and not state["asks"]:
                 return _outcome(session, state, options)
             session.journal.save_state(state)
         asks = [Ask(**ask) for ask in state["asks"]]
@@ -91,6 +91,11 @@ def md(session: Session, start: Atoms, options: MdOptions, seed: int) -> Generat
         yield from session.learn()
         _after(session, state, asks, options)
         session.journal.save_state(state)
+
+
+def _is_done(walker: Walker, options: MdOptions) -> bool:
+    """Whether it is at the end, and known well enough there."""
+    return walker.step >= options.steps and walker.safe_step == walker.step
 
 
 def _begun(start: Atoms, options: MdOptions, seed: int) -> State:
@@ -123,6 +128,8 @@ def _walk(session: Session, state: State, options: MdOptions, seed: int) -> Gene
     threshold = threshold_of(session)
     waiting: list[tuple[int, dict[str, Any]]] = []
     for k, stored in enumerate(state["walkers"]):
+        if _is_done(Walker(**stored), options):
+            continue
         walker, predicted, reason = _until(session, Walker(**stored), k, options, seed, threshold, state)
         state["walkers"][k] = walker.as_dict()
         if predicted is not None:
@@ -174,7 +181,8 @@ def _until(
     checks = 0
     while True:
         (predicted,) = session.predicted([still(walker.atoms)])
-        if predicted["worst_std"] > threshold:
+        labelled = session.is_labelled(walker.atoms)
+        if predicted["worst_std"] > threshold and not labelled:
             worst = f"{1000 * predicted['worst_std']:.0f} meV/Å"
             text = f"deviation of the force on atom {predicted['worst_atom']} {worst}, "
             return walker, predicted, text + f"past the threshold of {1000 * threshold:.0f}"
@@ -189,6 +197,10 @@ def _until(
             steps = min(walker.step + options.check, options.steps)
             walker = _integrated(surface, walker, steps, k, options, seed)
         except UnstableError as error:
+            if labelled:
+                raise EndedError(
+                    f"walker {k} cannot go on from step {walker.step}, which is labelled: {error}"
+                ) from error
             return walker, predicted, f"the run went wrong ({error})"
         checks += 1
 

@@ -24,8 +24,8 @@ from mekrr.dynamics import Trajectory
 from mekrr.dynamics.trajectory import exact_xyz, scan
 from mekrr.errors import DataError
 from mekrr.files import atomic_path
-from mekrr.learn.events import Event
-from mekrr.learn.labels import Label
+from mekrr.learning.events import Event
+from mekrr.learning.labels import Label
 
 LABELS, RESULT, JOURNAL, MODEL, STATE, SETTINGS = (
     "labels.extxyz",

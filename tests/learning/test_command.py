@@ -15,7 +15,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from mekrr.cli.app import run
-from mekrr.learn.journal import read_labels, read_lines
+from mekrr.learning.journal import read_labels, read_lines
 
 from .conftest import CALCULATORS
 
@@ -130,6 +130,9 @@ def test_a_run_that_is_killed_while_the_calculator_works_takes_its_label(start, 
     finish(start, folder, count)
 
 
+MOMENTS = 20
+
+
 @pytest.mark.slow
 def test_kills_at_twenty_random_moments_lose_nothing_and_compute_nothing_twice(start, tmp_path):
     whole = tmp_path / "whole"
@@ -137,7 +140,7 @@ def test_kills_at_twenty_random_moments_lose_nothing_and_compute_nothing_twice(s
     expected = finish(start, whole, tmp_path / "whole-count")
     seconds = time.monotonic() - begun
     rng = random.Random(0)
-    for k in range(20):
+    for k in range(MOMENTS):
         folder, count = tmp_path / f"run-{k}", tmp_path / f"count-{k}"
         process = begin(start, folder, count)
         time.sleep(rng.uniform(0.2, 0.95) * seconds)
@@ -150,7 +153,7 @@ def test_kills_at_twenty_random_moments_lose_nothing_and_compute_nothing_twice(s
 def test_a_full_disk_is_a_sentence_and_the_journal_stays_whole(start, tmp_path):
     """No file may grow beyond a size that some labels reach; without the limit the run goes on."""
     folder, count = tmp_path / "run", tmp_path / "count"
-    process = begin(start, folder, count, limit=1500)
+    process = begin(start, folder, count, limit=4000)
     assert process.wait(300) == 1
     assert "File too large" in process.stderr.read()
     read_labels(folder), read_lines(folder)

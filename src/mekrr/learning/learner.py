@@ -11,7 +11,7 @@ import numpy as np
 
 from mekrr.data import Structure
 from mekrr.errors import MekrrWarning
-from mekrr.learn.labels import Label
+from mekrr.learning.labels import Label
 from mekrr.potential import KernelPotential
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.potential import FEWEST

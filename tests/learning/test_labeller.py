@@ -8,8 +8,8 @@ from ase.calculators.emt import EMT
 from ase.io.jsonio import encode
 
 from mekrr.errors import LabelError
-from mekrr.learn.labeller import Labeller
-from mekrr.learn.worker import _made
+from mekrr.learning.labeller import Labeller
+from mekrr.learning.worker import _made
 
 CALCULATORS = Path(__file__).with_name("calculators.py")
 

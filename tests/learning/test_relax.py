@@ -5,8 +5,8 @@ from ase.calculators.emt import EMT
 from ase.optimize import BFGS
 
 from mekrr.errors import DataError
-from mekrr.learn import learn
-from mekrr.learn.journal import read_labels, read_lines
+from mekrr.learning import learn
+from mekrr.learning.journal import read_labels, read_lines
 
 from .conftest import CALCULATORS, FIXED
 
@@ -72,6 +72,7 @@ def test_a_calculator_that_returns_no_numbers_ends_the_run_with_a_sentence(clust
     assert [line["kind"] for line in read_lines(tmp_path)].count("label-failed") == 2
 
 
+@pytest.mark.slow
 def test_a_crash_is_an_event_and_not_the_end(cluster, tmp_path):
     words = {"folder": tmp_path, "calculator": f"{CALCULATORS}:once", **FIXED}
     found = list(learn("relax", cluster, labels=1, **words))

@@ -18,13 +18,13 @@ from ase.mep import NEB
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 
-from mekrr.learn import events
-from mekrr.learn.events import Event
-from mekrr.learn.labels import Ask, Label
-from mekrr.learn.options import NebOptions
-from mekrr.learn.relax import last_failure, still
-from mekrr.learn.session import MOST_FAILURES, EndedError, Outcome, Session, labelled_atoms
-from mekrr.learn.surface import ExactAt, free_forces, largest
+from mekrr.learning import events
+from mekrr.learning.events import Event
+from mekrr.learning.labels import Ask, Label
+from mekrr.learning.options import NebOptions
+from mekrr.learning.relax import last_failure, still
+from mekrr.learning.session import MOST_FAILURES, EndedError, Outcome, Session, labelled_atoms
+from mekrr.learning.surface import ExactAt, free_forces, largest
 
 SPRING = 0.5  # eV/Angstrom^2
 ROUGH_STEPS, CLIMBING_STEPS = 40, 60

@@ -11,18 +11,18 @@ from ase import Atoms
 from mekrr._version import __version__
 from mekrr.data import Structure
 from mekrr.errors import DataError
-from mekrr.learn import events
-from mekrr.learn.events import Event
-from mekrr.learn.journal import Journal
-from mekrr.learn.labeller import Labeller
-from mekrr.learn.learner import Learner
-from mekrr.learn.md import md
-from mekrr.learn.neb import neb
-from mekrr.learn.options import LabelOptions, MdOptions, NebOptions, RelaxOptions
-from mekrr.learn.outside import told, write_asks
-from mekrr.learn.page import write_page
-from mekrr.learn.relax import relax
-from mekrr.learn.session import EndedError, LabelsWantedError, Outcome, Session
+from mekrr.learning import events
+from mekrr.learning.events import Event
+from mekrr.learning.journal import Journal
+from mekrr.learning.labeller import Labeller
+from mekrr.learning.learner import Learner
+from mekrr.learning.md import md
+from mekrr.learning.neb import neb
+from mekrr.learning.options import LabelOptions, MdOptions, NebOptions, RelaxOptions
+from mekrr.learning.outside import told, write_asks
+from mekrr.learning.page import write_page
+from mekrr.learning.relax import relax
+from mekrr.learning.session import EndedError, LabelsWantedError, Outcome, Session
 from mekrr.potential.options import FitOptions
 
 TASKS: dict[str, type] = {"relax": RelaxOptions, "neb": NebOptions, "md": MdOptions}
@@ -70,7 +70,7 @@ def learn(
     trust_checkpoint: bool = False,
     **options: Any,
 ) -> Iterator[Event]:
-    """Events of a run that labels what it needs to know as it goes; the last one is one of `mekrr.learn.events.ENDS`.
+    """Events of a run that labels what it needs to know as it goes; the last is one of `mekrr.learning.events.ENDS`.
 
     What is wrong with the arguments is raised here, before the first event. Everything is kept in the folder, from
     which the same call with `resume=True` goes on, whatever ended it.

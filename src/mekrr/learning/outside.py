@@ -11,10 +11,10 @@ from ase.geometry import find_mic
 from mekrr.data import Structure, as_structures, raise_on_errors, validate
 from mekrr.errors import DataError
 from mekrr.files import atomic_path
-from mekrr.learn.events import Event
-from mekrr.learn.labeller import Answer, bare
-from mekrr.learn.labels import Ask
-from mekrr.learn.session import Session
+from mekrr.learning.events import Event
+from mekrr.learning.labeller import Answer, bare
+from mekrr.learning.labels import Ask
+from mekrr.learning.session import Session
 
 ASK = "ask.extxyz"
 SAME_PLACE = 1e-3  # Angstrom: positions that codes print with few digits

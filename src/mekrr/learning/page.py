@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mekrr.learn.journal import RESULT, read_labels, read_lines, read_settings, whole_frames
+from mekrr.learning.journal import RESULT, read_labels, read_lines, read_settings, whole_frames
 from mekrr.pages import learn as pages
 
 REPORT = "report.html"

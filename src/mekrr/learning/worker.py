@@ -1,4 +1,4 @@
-"""The process in which the user's calculator runs: `python -m mekrr.learn.worker CALCULATOR FOLDER`.
+"""The process in which the user's calculator runs: `python -m mekrr.learning.worker CALCULATOR FOLDER`.
 
 A line on standard input asks for FOLDER/ask.json to be labelled; the answer is FOLDER/answer.json, whole or not there
 at all, and a line on standard output. What the calculator prints goes to FOLDER/output.txt. The process holds a lock on
@@ -20,7 +20,7 @@ from ase.io.jsonio import decode, encode
 
 from mekrr.errors import LabelError
 from mekrr.files import atomic_path
-from mekrr.learn.factory import described, load_factory
+from mekrr.learning.factory import described, load_factory
 
 ASK, ANSWER, LOCK, OUTPUT = "ask.json", "answer.json", "lock", "output.txt"
 READY = b"ready\n"
