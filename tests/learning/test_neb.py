@@ -42,5 +42,6 @@ def test_ends_that_do_not_go_together_are_refused(hop, emt, tmp_path):
 def test_an_end_that_is_no_minimum_is_told(hop, emt, tmp_path):
     hop[1].positions[3, 2] -= 0.3
     running = learn("neb", *hop, folder=tmp_path, calculator=emt, images=3, labels=2, **FIXED)
-    told = [event.text for event in running if event.kind == "remark"]
-    assert any("END is no minimum of DFT" in text for text in told)
+    told = next(event.text for event in running if event.kind == "remark")
+    running.close()
+    assert "END is no minimum of DFT" in told

@@ -57,6 +57,7 @@ class Walker:
         safe: the last structure that was known well enough, with its step.
         safe_step: see safe.
         barostat: momentum of the cell, in ASE's units.
+        known: whether the present structure has been looked at and is known well enough.
     """
 
     atoms: Atoms
@@ -64,6 +65,7 @@ class Walker:
     safe: Atoms
     safe_step: int
     barostat: float = 0.0
+    known: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For ASE's JSON."""
@@ -95,7 +97,7 @@ def md(session: Session, start: Atoms, options: MdOptions, seed: int) -> Generat
 
 def _is_done(walker: Walker, options: MdOptions) -> bool:
     """Whether it is at the end, and known well enough there."""
-    return walker.step >= options.steps and walker.safe_step == walker.step
+    return walker.step >= options.steps and walker.known
 
 
 def _begun(start: Atoms, options: MdOptions, seed: int) -> State:
@@ -160,7 +162,7 @@ def _first(session: Session, state: State, options: MdOptions, seed: int) -> Non
         k = state["number"] % options.walkers
         walker = Walker(**state["walkers"][k])
         if state["number"] >= 1:
-            steps = walker.step + FIRST_GAP
+            steps = walker.step + max(1, min(FIRST_GAP, options.steps // (FEWEST + 1)))
             try:
                 walker = _integrated(session.surface(), walker, steps, k, options, seed)
             except UnstableError as error:
@@ -186,7 +188,7 @@ def _until(
             worst = f"{1000 * predicted['worst_std']:.0f} meV/Å"
             text = f"deviation of the force on atom {predicted['worst_atom']} {worst}, "
             return walker, predicted, text + f"past the threshold of {1000 * threshold:.0f}"
-        walker = replace(walker, safe=walker.atoms.copy(), safe_step=walker.step)
+        walker = replace(walker, safe=walker.atoms.copy(), safe_step=walker.step, known=True)
         if checks % FRAMES_EVERY == 0 or walker.step >= options.steps:
             _write(session, state, walker, k, options, predicted)
         if walker.step >= options.steps:

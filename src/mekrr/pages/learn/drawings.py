@@ -1,5 +1,6 @@
 """Figures of a run that learnt while it computed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,19 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
-from mekrr.pages.figures import BACKBONE, POTENTIAL, Panel, diagonal, panel, plain, points, span, square, thinned
+from mekrr.pages.figures import (
+    BACKBONE,
+    POTENTIAL,
+    Panel,
+    diagonal,
+    log_axis,
+    panel,
+    plain,
+    points,
+    span,
+    square,
+    thinned,
+)
 from mekrr.pages.learn.story import Story
 
 MOST_POINTS, MOST_FRAMES = 4000, 60
@@ -84,7 +97,10 @@ def _forces_on_the_way(story: Story) -> list[Panel]:
         limit = story.options.get("fmax")
         if limit:
             forces.add_hline(y=limit, line_dash="dot")
-        forces.update_layout(xaxis_title="labels", yaxis_title="largest DFT force, eV/Å", yaxis_type="log")
+        forces.update_layout(
+            xaxis_title="labels",
+            yaxis=_log("largest DFT force, eV/Å", [limit or 1.0, *(line["fmax"] for line in lines)]),
+        )
         found.append(panel("fmax", "Largest DFT force; the line is the limit", forces))
     return found
 
@@ -107,8 +123,9 @@ def _dynamics(story: Story) -> list[Panel]:
     limits = [line["threshold_mev_per_angstrom"] for line in lines]
     deviation.add_trace(go.Scatter(x=at, y=values, mode="markers", marker=LABEL, name="waited for a label"))
     deviation.add_trace(go.Scatter(x=at, y=limits, mode="markers", marker={"symbol": "line-ew-open"}, name="threshold"))
+    seen = [*values, *limits, *(1000 * f.info["worst_std"] for frames in story.walkers for f in frames)]
     energy.update_layout(xaxis_title="time, fs", yaxis_title="potential energy, eV")
-    deviation.update_layout(xaxis_title="time, fs", yaxis_title="deviation of the worst force, meV/Å", yaxis_type="log")
+    deviation.update_layout(xaxis_title="time, fs", yaxis=_log("deviation of the worst force, meV/Å", seen))
     return [panel("energy", "Energy, labels marked", energy), panel("deviation", "Deviation of forces", deviation)]
 
 
@@ -133,11 +150,19 @@ def honest(story: Story) -> list[Panel]:
             name="deviation expected", line={"color": POTENTIAL},
         )
     )  # fmt: skip
-    curve.update_layout(xaxis_title="label", yaxis_title="forces, meV/Å (RMS)", yaxis_type="log")
+    curve.update_layout(
+        xaxis_title="label", yaxis=_log("forces, meV/Å (RMS)", [*errors, *(one[1] for one in expected)])
+    )
     return [
         panel("parity", "Forces predicted before they were labelled", parity),
         panel("curve", "Error of forces, each before its label", curve),
     ]
+
+
+def _log(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis around values."""
+    positive = [value for value in values if value > 0] or [1.0]
+    return log_axis(title, min(positive) / 1.5, max(positive) * 1.5)
 
 
 def _expected(frame: Atoms) -> bool:
