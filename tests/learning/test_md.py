@@ -46,8 +46,10 @@ def test_one_walker_reaches_its_end_and_is_predicted_better(cluster, words):
     assert labels[-1].force_error < labels[0].force_error or len(labels) == 3
 
 
-@pytest.mark.slow
-def test_the_cap_ends_a_run_and_a_larger_one_gives_the_same_as_no_cap(cluster, words, tmp_path):
+def test_the_cap_ends_a_run_and_a_larger_one_gives_the_same_as_no_cap(cluster, checkpoint, words, tmp_path):
+    """On a small network with random weights: what is tested is where the run stands after a continuation."""
+    words |= {"backbone": f"schnet:{checkpoint}", "trust_checkpoint": True, "layers": "auto", "prior": "composition"}
+    words |= {"timestep": 1.0, "temperature": "600"}
     short = words | {"folder": tmp_path / "short"}
     assert list(learn("md", cluster, steps=40, labels=2, **short))[-1].kind == "stopped"
     list(learn("md", cluster, steps=40, resume=True, **short))

@@ -36,9 +36,9 @@ from mekrr.potential.potential import FEWEST
 MULTIPLE = 3.0
 """The threshold in errors of leave-one-out: beyond, a structure is unlike those known."""
 
-LARGEST_SHARE = 0.2
-"""The threshold is at most so much of the root mean square force of the labels: while labels are few, leave-one-out
-errors are large, and a multiple of them would let everything pass."""
+SMALLEST_SHARE, LARGEST_SHARE = 0.05, 0.2
+"""The threshold lies between these shares of the root mean square force of the labels: while labels are few, a multiple
+of large leave-one-out errors would let everything pass, and one of very small errors ask for what nobody needs."""
 
 WRONG = 3.0  # times the threshold: a labelled structure with a larger error had gone wrong before
 FIRST_GAP = 20  # steps between the first labels, which the network alone leads to
@@ -118,7 +118,7 @@ def threshold_of(session: Session) -> float:
     loo = potential.fitted_.record.leave_one_out.forces_median_mev_per_angstrom
     assert loo is not None
     rms = float(np.sqrt(np.mean([np.mean(label.forces**2) for label in session.labels])))
-    return min(MULTIPLE * loo / 1000, LARGEST_SHARE * rms)
+    return float(np.clip(MULTIPLE * loo / 1000, SMALLEST_SHARE * rms, LARGEST_SHARE * rms))
 
 
 def _walk(session: Session, state: State, options: MdOptions, seed: int) -> Generator[Event, None, None]:
