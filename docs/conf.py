@@ -10,12 +10,15 @@ import mekrr
 from mekrr.data import LabelKeys
 from mekrr.declared import as_table
 from mekrr.engines import WatchOptions
+from mekrr.learning import LabelOptions, MdOptions, NebOptions, RelaxOptions
 from mekrr.potential import FitOptions
 
 # Tables of options are made from their declarations.
 tables = Path(__file__).parent / "_options"
 tables.mkdir(exist_ok=True)
-for name, kind in (("fit", FitOptions), ("labels", LabelKeys), ("watch", WatchOptions)):
+kinds = {"fit": FitOptions, "labels": LabelKeys, "watch": WatchOptions, "learn": LabelOptions}
+kinds |= {"learn-relax": RelaxOptions, "learn-neb": NebOptions, "learn-md": MdOptions}
+for name, kind in kinds.items():
     (tables / f"{name}.md").write_text(as_table(kind), encoding="utf-8")
 
 project = "mekrr"

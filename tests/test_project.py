@@ -20,6 +20,7 @@ from mekrr.cli.app import app
 from mekrr.data import LabelKeys
 from mekrr.declared import as_table
 from mekrr.engines import WatchOptions
+from mekrr.learning import LabelOptions, MdOptions, NebOptions, RelaxOptions
 from mekrr.potential import FitOptions
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +93,7 @@ def test_readme_has_one_line_to_run_under_each_mark(name):
 
 def test_every_command_and_option_is_documented():
     text = (ROOT / "docs" / "command-line.md").read_text() + "".join(
-        map(as_table, (FitOptions, LabelKeys, WatchOptions))
+        map(as_table, (FitOptions, LabelKeys, WatchOptions, LabelOptions, RelaxOptions, NebOptions, MdOptions))
     )
     titles = [f"`{command}" for command in COMMANDS if command != "mekrr"]
     assert [title for title in titles if title not in text] == []

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mekrr.data import Structure, load_dataset, read_structures
     from mekrr.errors import BackboneUnavailableError, DataError, MekrrError
     from mekrr.evaluation import evaluate
+    from mekrr.learning import learn
     from mekrr.potential import KernelPotential, MekrrWarning
 
 _HOME = {
@@ -27,6 +28,7 @@ _HOME = {
     "MekrrWarning": "mekrr.potential",
     "Structure": "mekrr.data",
     "evaluate": "mekrr.evaluation",
+    "learn": "mekrr.learning.run",
     "load_dataset": "mekrr.data",
     "read_structures": "mekrr.data",
 }
@@ -41,6 +43,7 @@ __all__ = [
     "Structure",
     "__version__",
     "evaluate",
+    "learn",
     "load_dataset",
     "read_structures",
 ]

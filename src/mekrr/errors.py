@@ -21,6 +21,10 @@ class ClusterError(MekrrError):
     """A cluster does not answer, has lost its workers, or its workers are not like this process."""
 
 
+class LabelError(MekrrError):
+    """A calculator cannot be made, or what it returns is no label."""
+
+
 class ThresholdPassedError(MekrrError):
     """A run was to stop when its deviation passes a threshold, and it did."""
 

@@ -21,6 +21,7 @@ from mekrr.cli import (
 )
 from mekrr.cli.backbone_commands import backbones_app
 from mekrr.cli.console import end_run, err, out, warnings_on_stderr
+from mekrr.cli.learn import learn_app
 from mekrr.cli.plugins import add_plugins
 from mekrr.errors import MekrrError
 
@@ -63,6 +64,7 @@ app.command("export")(export.export)
 app.command("lammps")(lammps.lammps_command)
 app.command("serve")(serve.serve)
 add_plugins(app)
+app.add_typer(learn_app, name="learn")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(data_commands.data_app, name="data")
 

@@ -5,7 +5,9 @@
   document.querySelectorAll("div.plot").forEach(function (box) {
     var figure = JSON.parse(box.nextElementSibling.textContent);
     box.textContent = "";
-    Plotly.newPlot(box, figure.data, figure.layout, config);
+    Plotly.newPlot(box, figure.data, figure.layout, config).then(function () {
+      if (figure.frames) { Plotly.addFrames(box, figure.frames); }
+    });
   });
   window.addEventListener("beforeprint", function () {
     document.querySelectorAll("div.plot").forEach(function (box) { Plotly.Plots.resize(box); });

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from mekrr.learning import learn
+from mekrr.learning.journal import read_labels, read_lines, whole_frames
+
+from .conftest import FIXED
+
+
+@pytest.fixture
+def words(emt, tmp_path):
+    return {"folder": tmp_path / "run", "calculator": emt, "timestep": 2.0, **FIXED}
+
+
+@pytest.mark.slow
+def test_walkers_reach_their_end_and_errors_fall(cluster, words):
+    found = list(learn("md", cluster, steps=40, walkers=2, temperature="1500:1600", **words))
+    assert found[-1].kind == "converged", found[-1].text
+    folder, labels = words["folder"], read_labels(words["folder"])
+    assert len(labels) >= 4
+    for k, last in enumerate(found[-1].structures):
+        frames = whole_frames(folder / f"walker-{k}.extxyz")
+        steps = [frame.info["step"] for frame in frames]
+        assert (steps[-1], steps == sorted(set(steps))) == (40, True)
+        np.testing.assert_allclose(frames[-1].positions, last.positions, atol=1e-8)
+        np.testing.assert_array_equal(last.positions[0], cluster.positions[0])
+        check = last.copy()
+        check.calc = EMT()
+        assert np.isfinite(check.get_potential_energy())
+    errors = [label.force_error for label in labels]
+    assert errors[-1] < 0.5 * errors[0]
+    waited = [line for line in read_lines(folder) if line.get("threshold_mev_per_angstrom")]
+    assert all(line["deviation_mev_per_angstrom"] > line["threshold_mev_per_angstrom"] for line in waited)
+
+
+def test_one_walker_reaches_its_end_and_is_predicted_better(cluster, words):
+    found = list(learn("md", cluster, steps=50, temperature="1200", **words))
+    assert found[-1].kind == "converged", found[-1].text
+    labels, frames = read_labels(words["folder"]), whole_frames(words["folder"] / "walker-0.extxyz")
+    assert frames[-1].info["step"] == 50
+    frames[-1].calc = EMT()
+    error = frames[-1].get_potential_energy() - frames[-1].info["predicted_energy"]
+    assert abs(error) < 0.05
+    assert labels[-1].force_error < labels[0].force_error or len(labels) == 3
+
+
+def test_the_cap_ends_a_run_and_a_larger_one_gives_the_same_as_no_cap(cluster, checkpoint, words, tmp_path):
+    """On a small network with random weights: what is tested is where the run stands after a continuation."""
+    words |= {"backbone": f"schnet:{checkpoint}", "trust_checkpoint": True, "layers": "auto", "prior": "composition"}
+    words |= {"timestep": 1.0, "temperature": "600"}
+    short = words | {"folder": tmp_path / "short"}
+    assert list(learn("md", cluster, steps=40, labels=2, **short))[-1].kind == "stopped"
+    list(learn("md", cluster, steps=40, resume=True, **short))
+    list(learn("md", cluster, steps=40, **words))
+    first, second = (read_labels(folder) for folder in (short["folder"], words["folder"]))
+    assert [one.frame.positions.tolist() for one in first] == [one.frame.positions.tolist() for one in second]
+    trajectories = [(folder / "walker-0.extxyz").read_bytes() for folder in (short["folder"], words["folder"])]
+    assert trajectories[0] == trajectories[1]
+
+
+@pytest.mark.slow
+def test_constant_pressure_moves_the_cell(words):
+    atoms = bulk("Cu", cubic=True, a=3.5)
+    atoms.numbers[1] = 79
+    end = list(learn("md", atoms, steps=100, ensemble="npt", **words))[-1]
+    assert end.kind == "converged", end.text
+    assert end.structures[0].cell.volume > 1.02 * atoms.cell.volume
+    assert all(label.structure.stress is not None for label in read_labels(words["folder"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"temperature": "cold"}, "--temperature is a number of K or T1:T2"),
+        ({"temperature": "300:600", "ensemble": "nve"}, "needs a thermostat"),
+        ({"pressure": 1.0}, "--pressure belongs to --ensemble npt"),
+        ({"friction": 1.0, "ensemble": "nve"}, "--friction belongs to a thermostat"),
+        ({"batch": 2}, "between 1 and the 1 --walkers"),
+        ({"ensemble": "npt"}, "repeats along all axes"),
+        ({"ensemble": "nph"}, "is one of nve, nvt, npt"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(cluster, words, given, message):
+    with pytest.raises(ValueError, match=message):
+        learn("md", cluster, **(words | given))
+    assert not words["folder"].exists()
