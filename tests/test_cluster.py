@@ -48,7 +48,7 @@ def fitted_to(structures, backbone, cluster=None, progress=None, **options):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return KernelPotential(backbone, cluster=cluster, **OPTIONS | options).fit(structures, progress)
+        return KernelPotential(backbone, cluster=cluster, **OPTIONS | options).fit(structures, progress=progress)
     finally:
         torch.set_num_threads(threads)
 

@@ -27,10 +27,12 @@ GIVEN = {
     "prior": (["--prior", "none"], "none"),
     "species_weight": (["--species-weight", "0.3"], 0.3),
     "tangent_share": (["--tangent-share", "0.3"], 0.3),
+    "anchors": (["--anchors", "none"], "none"),
     "length_scale": (["--length-scale", "median"], "median"),
     "ridge": (["--ridge", "1e-7"], 1e-7),
     "criterion": (["--criterion", "loo"], "loo"),
     "isolated_atoms": (["--isolated-atoms"], True),
+    "refine": (["--refine", "3"], 3),
     "seed": (["--seed", "5"], 5),
     "batch_atoms": (["--batch-atoms", "99"], 99),
 }

@@ -28,6 +28,8 @@ MODEL, DATA, OUT = "model.safetensors", "data.extxyz", "{out}"
 COMMANDS = {
     "fit": (["fit", DATA, "-o", OUT, *FIXED, "--no-forces"], [DATA], ".safetensors"),
     "fit --validation": (["fit", "b.extxyz", "--validation", DATA, "-o", OUT, *FIXED], [DATA, "b.extxyz"], None),
+    "features": (["features", DATA, "-o", OUT, "--no-forces", "--no-cache"], [DATA], ".safetensors"),
+    "export": (["export", MODEL, "--to", "sevennet", "-o", OUT], [MODEL], None),
     "evaluate": (["evaluate", MODEL, DATA, "--report", OUT], [MODEL, DATA], ".html"),
     "predict": (["predict", MODEL, DATA, "-o", OUT], [MODEL, DATA], ".extxyz"),
     "explain": (["explain", MODEL, DATA, "-o", OUT], [MODEL, DATA], ".html"),

@@ -117,6 +117,7 @@ def finish(start, folder, count):
     return [one.frame.positions.tolist() for one in labels]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_the_calculator_works_takes_its_label(start, tmp_path):
     """Killed with SIGKILL during a calculation, which ends by itself; nothing is computed twice."""
     folder, count = tmp_path / "run", tmp_path / "count"

@@ -99,6 +99,7 @@ def test_errors_of_a_network(sevennet, alloys):
     assert found.objective(RowWeights(1e-3, 0.01)) == pytest.approx(forces, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_errors_fall_and_the_potential_is_a_network(refined, alloys):
     record = refined.fitted_.record.refinement
     first, second = record.rounds
@@ -118,6 +119,7 @@ def test_errors_fall_and_the_potential_is_a_network(refined, alloys):
     assert found.metrics()["share_within_two_std"] > 0.5
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_is_the_same(refined, alloys, tmp_path):
     refined.save(tmp_path / "m.safetensors")
     loaded = KernelPotential.load(tmp_path / "m.safetensors")
@@ -129,6 +131,7 @@ def test_saved_and_loaded_it_is_the_same(refined, alloys, tmp_path):
     assert loaded.fitted_.record.refinement == refined.fitted_.record.refinement
 
 
+@pytest.mark.slow
 def test_an_update_adds_a_kernel_part_that_a_checkpoint_cannot_hold(refined, alloys, tmp_path):
     refined.save(tmp_path / "m.safetensors")
     loaded = KernelPotential.load(tmp_path / "m.safetensors")
@@ -142,6 +145,7 @@ def test_an_update_adds_a_kernel_part_that_a_checkpoint_cannot_hold(refined, all
         loaded.export(tmp_path / "x.pth")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_its_own_package(refined, alloys, tmp_path):
     from sevenn.calculator import SevenNetCalculator
 
