@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 from ase import Atoms
 from scipy.stats import spearmanr
 
+from mekrr.backbones.derivatives import energy_forces_stress
 from mekrr.data import Structure, as_structures
 from mekrr.errors import DataError
 from mekrr.features import structure_hash
+from mekrr.graph import build_batch
 from mekrr.potential import KernelPotential, MekrrWarning, Prediction, StageProgress
 from mekrr.potential.record import HASH_DIGITS, Record
 from mekrr.prior import Prior
@@ -257,6 +259,8 @@ def evaluate(
     remarks = [*training_remarks(fitted.record, structures), *unlike_remarks(fitted.record, structures, predictions)]
     for remark in remarks:
         warnings.warn(remark, MekrrWarning, stacklevel=2)
+    if fitted.refined is not None:
+        predictions = _beside_pretrained(potential, structures, predictions)
     own = [p.backbone_energy for p in predictions]
     baseline = None
     if fitted.baseline is not None:
@@ -315,6 +319,18 @@ def unlike_remarks(record: Record, structures: Sequence[Structure], predictions:
         f"{per_atom[worst]:.3g} meV/atom, of {structures[worst].where}. There errors can be several times the "
         "deviation: label some of them (mekrr select says which) before you rely on such predictions"
     ]
+
+
+def _beside_pretrained(
+    potential: KernelPotential, structures: Sequence[Structure], predictions: Sequence[Prediction]
+) -> list[Prediction]:
+    """Predictions of a refined network, with the pretrained one's as the backbone's own."""
+    network, found = potential.pretrained, []
+    for structure, prediction in zip(structures, predictions, strict=True):
+        own = energy_forces_stress(network, build_batch([structure.atoms], network.cutoff, network.max_neighbours))
+        forces = None if prediction.forces is None else own.forces.cpu().numpy()
+        found.append(replace(prediction, backbone_energy=float(own.energies[0]), backbone_forces=forces))
+    return found
 
 
 def shifts_of(prior: Prior, structures: Sequence[Structure]) -> Float[ndarray, "structures"]:

@@ -24,7 +24,15 @@ from mekrr.cli.options import (
 )
 from mekrr.cli.outputs import MODEL_SUFFIXES, require_output, require_writable
 from mekrr.cli.shown import show
-from mekrr.cli.tables import calibration_line, choice_lines, choice_table, error_table, print_work, solver_line
+from mekrr.cli.tables import (
+    calibration_line,
+    choice_lines,
+    choice_table,
+    error_table,
+    print_work,
+    refinement_table,
+    solver_line,
+)
 from mekrr.cluster import connected
 from mekrr.data import LabelKeys, read_structures
 from mekrr.evaluation import Evaluation, evaluate
@@ -117,7 +125,7 @@ def fit_record(potential: KernelPotential, output: Path, validation: Evaluation 
     best = record["search"]["best"]
     runner_up = at_one_stage(potential.fitted_.record.search)[1]
     own = {"ridge": fitted.ridge, "embedding": fitted.embedding}
-    kept = ("solver", "leave_one_out", "seconds", "work", "data", "backbone", "warnings")
+    kept = ("solver", "refinement", "leave_one_out", "seconds", "work", "data", "backbone", "warnings")
     return {
         "model": str(output),
         "chosen": {name: best[name] for name in CHOSEN} | own,
@@ -147,7 +155,10 @@ def _print(potential: KernelPotential, output: Path, config: Path, validation: E
             f"{loo.forces_rmse_mev_per_angstrom:.3g}, their median {loo.forces_median_mev_per_angstrom:.3g} meV/Å",
             soft_wrap=True,
         )
-    out.print(solver_line(record.solver), soft_wrap=True, highlight=False)
+    if record.refinement is None:
+        out.print(solver_line(record.solver), soft_wrap=True, highlight=False)
+    else:
+        show(refinement_table(record.refinement), out)
     if validation is not None:
         out.print(validation.verdict(), soft_wrap=True, highlight=False)
         show(error_table(validation, f"{len(validation.structures)} validation structures"), out)

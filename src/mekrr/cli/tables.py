@@ -9,7 +9,7 @@ from rich.table import Table
 from mekrr.cli.console import out
 from mekrr.cli.shown import new_table, show
 from mekrr.evaluation import Evaluation
-from mekrr.potential.record import Record, SolverRecord
+from mekrr.potential.record import Record, RefinementRecord, SolverRecord
 from mekrr.potential.search_record import TrialRecord, at_one_stage, why_not
 from mekrr.shards import Work
 
@@ -69,6 +69,23 @@ def solver_line(solver: SolverRecord) -> str:
         return text
     how = "converged" if iterations.converged else "stopped"
     return text + f", then {len(iterations.residuals)} iterations to all of them ({how})"
+
+
+def refinement_table(refinement: RefinementRecord) -> Table:
+    """Rounds of a refined network, by what they are wrong by on structures held out."""
+    table = new_table(
+        f"refined network: errors on {refinement.n_held_out} structures held out, which only the last step saw"
+    )
+    for head in ("round", "energy RMSE\nmeV/atom", "energy MAE\nmeV/atom", "forces RMSE\nmeV/Å", "damping"):
+        table.add_column(head, justify="right")
+    for k, one in enumerate(refinement.rounds):
+        errors = (
+            one.held_out.rmse_mev_per_atom,
+            one.held_out.mae_mev_per_atom,
+            one.held_out.forces_rmse_mev_per_angstrom,
+        )
+        table.add_row("pretrained" if k == 0 else str(k), *map(number, errors), number(one.damping))
+    return table
 
 
 def group_table(groups: Mapping[str, Mapping[str, Any]], by: str) -> Table:

@@ -25,13 +25,17 @@ from mekrr.potential.record import (
     SolverRecord,
     versions,
 )
-from mekrr.potential.refine import refine
+from mekrr.potential.refine import enough_to_refine, refine
 from mekrr.potential.solution import Solution, solve
 from mekrr.potential.training import StageProgress, Stopwatch, TrainingSet, choose, layer_candidates, plan_of
 from mekrr.shards import HERE, Shards
 from mekrr.tune import Choice, Trial
 from mekrr.typing import Float, Tensor
 
+REPLACED = (
+    "the network was refined: choices, leave-one-out and inducing environments are those of the kernel potential on "
+    "the pretrained network, which the refined one replaces"
+)
 EXACT_STRUCTURES = 3000  # beyond, the dense eigendecomposition takes minutes and energies alone go to the sparse solver
 
 
@@ -94,6 +98,8 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
         ValueError: for an option that has no effect on this path.
     """
     job.options.check_effect(solver, forces, any(s.stress is not None for s in job.structures))
+    if job.options.refine != 0:
+        _check_refine(job)
     anchors = anchor_structures(job.options.anchors, job.structures, job.options.seed)
     space = tangent_space_of(job, forces, remarks)
     data = training_set(job, wanted_layers(job), forces, space=space)
@@ -112,12 +118,17 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
     own = data.extraction.energies
     unit = None if own is None else unit_of_energies(job.structures, own.numpy())
     remarks += [*solution.warnings, *([unit] if unit else []), *choice.warnings]
+    if job.options.refine == 0:
+        return _fitted(job, data, solution, choice, forces, remarks)
+    remarks.append(REPLACED)
     fitted = _fitted(job, data, solution, choice, forces, remarks)
-    return fitted if job.options.refine == 0 else _refined(job, fitted)
+    with job.watch.stage("refine"):
+        space = tangent_space(job.structures, job.backbone, job.feature_cache)
+        return refine(job.structures, fitted, job.backbone, space, job.options, job.progress)
 
 
-def _refined(job: FitJob, fitted: Fitted) -> Fitted:
-    """A potential on a network whose weights have been changed.
+def _check_refine(job: FitJob) -> None:
+    """What can be known before anything is computed.
 
     Raises:
         ValueError: for a network that names no linear maps.
@@ -125,10 +136,8 @@ def _refined(job: FitJob, fitted: Fitted) -> Fitted:
     """
     backbone = job.backbone
     if not (backbone.has_energy and backbone.linear_maps):
-        raise ValueError(f"--refine: {backbone.name} names no linear maps, whose weights could be changed")
-    with job.watch.stage("refine"):
-        space = tangent_space(job.structures, backbone, job.feature_cache)
-        return refine(job.structures, fitted, backbone, space, job.options, job.progress)
+        raise ValueError(f"--refine: {backbone.name} {backbone.without_maps}, so there are no weights to change")
+    enough_to_refine(job.structures)
 
 
 def labels_of(data: TrainingSet, residuals: Float[Tensor, "structures"]) -> TrainingLabels:

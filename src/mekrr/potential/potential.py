@@ -127,7 +127,7 @@ class KernelPotential(Estimator):
             BackboneUnavailableError: when it is unknown, not installed or has no weights here.
             ModelFileError: when its weights are not those of the fit.
         """
-        pretrained = self._pretrained()
+        pretrained = self.pretrained
         fitted = getattr(self, "fitted_", None)
         if fitted is None or fitted.refined is None:
             return pretrained
@@ -135,8 +135,13 @@ class KernelPotential(Estimator):
             self._refined = fitted, refined_network(pretrained, fitted)
         return self._refined[1]
 
-    def _pretrained(self) -> Backbone:
-        """The network as published."""
+    @property
+    def pretrained(self) -> Backbone:
+        """The network as published, which `backbone` is too unless the fit refined it.
+
+        Raises:
+            BackboneUnavailableError, ModelFileError: see `backbone`.
+        """
         if self._backbone is None:
             if self._file is None:
                 self._backbone = load_backbone(
@@ -199,7 +204,7 @@ class KernelPotential(Estimator):
         """
         watch = Stopwatch()
         with watch.stage("backbone"):
-            backbone = self._pretrained()
+            backbone = self.pretrained
         issues = validate(structures, backbone.known_species, isolated_atoms=self.options.isolated_atoms)
         raise_on_errors(issues)
         remarks = [issue.message for issue in issues]

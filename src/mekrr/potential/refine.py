@@ -33,7 +33,7 @@ MOST_ROUNDS = 6  # of "auto"
 GAIN = 0.01  # "auto" stops when the log of the held-out error falls by less
 FEWEST = 20  # structures: some are held out
 HELD_SHARE, FEWEST_HELD, MOST_HELD = 8, 5, 40
-DAMPINGS = tuple(10.0**k for k in range(-1, 5))
+DAMPINGS = tuple(10.0**k for k in range(-1, 9))
 FIRST_DAMPING = 3  # index
 RIDGES = tuple(10.0 ** (-14 + 0.5 * k) for k in range(25))  # of the largest eigenvalue
 COVERAGE = 0.6827
@@ -124,6 +124,16 @@ class Refiner:
         return found, at
 
 
+def enough_to_refine(structures: Sequence[Structure]) -> None:
+    """Some are held out.
+
+    Raises:
+        DataError: for too few structures.
+    """
+    if len(structures) < FEWEST:
+        raise DataError(f"--refine holds some structures out and needs {FEWEST} at least; there are {len(structures)}")
+
+
 def refine(
     structures: Sequence[Structure],
     fitted: Fitted,
@@ -141,12 +151,7 @@ def refine(
         space: of the changes of its weights.
         options: of the fit.
         progress: called with rounds done and rounds in all.
-
-    Raises:
-        DataError: for too few structures.
     """
-    if len(structures) < FEWEST:
-        raise DataError(f"--refine holds some structures out and needs {FEWEST} at least; there are {len(structures)}")
     out = _held_out(structures, options.seed)
     learning, held = [s for t, s in enumerate(structures) if t not in out], [structures[t] for t in out]
     refiner, start, here = _start(learning, backbone, space, options)
@@ -266,8 +271,8 @@ def _as_fitted(
     record = replace(fitted.record, solver=solver, refinement=refinement)
     assert here.data.extraction.energies is not None
     labels = replace(fitted.labels, backbone_energies=here.data.extraction.energies)
-    # what the pretrained network would be wrong by is not the refined one's to say
-    return replace(fitted, model=model, labels=labels, prior=final.prior, baseline=None, refined=final.w, record=record)
+    # the baseline stays what it was: the pretrained network with shifts
+    return replace(fitted, model=model, labels=labels, prior=final.prior, refined=final.w, record=record)
 
 
 def _one_each(raw: Environments) -> Environments:

@@ -62,7 +62,10 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
     added = HERE.sum(ShardEquations(rows, model.weights), rows.shards())
     equations = model.equations + added
     labels = _joined(fitted.labels, labels_of(data, errors))
-    priors = {p.name: _refitted(p.name, labels) for p in (fitted.prior, fitted.baseline, fitted.reference) if p}
+    # of a refined network, the labels have no energies of the pretrained one, which the baseline is
+    kept = fitted.baseline is None or fitted.refined is not None
+    names = {fitted.prior.name, fitted.reference.name, *(() if kept else ("backbone",))}
+    priors = {name: _refitted(name, labels) for name in sorted(names)}
     prior, columns = priors[fitted.prior.name]
     total = equations.total if model.anchors is None else equations.total + model.anchors
     factor = torch.linalg.cholesky(add_diagonal(total, model.ridge))
@@ -77,7 +80,7 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
         ),
         labels=labels,
         prior=prior,
-        baseline=None if fitted.baseline is None else priors[fitted.baseline.name][0],
+        baseline=fitted.baseline if kept else priors["backbone"][0],
         reference=priors[fitted.reference.name][0],
         record=_record(fitted, job, remarks),
     )
