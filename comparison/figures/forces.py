@@ -12,6 +12,8 @@ mlearn   mlearn_cu: training.extxyz against test.extxyz
 molybdenum  mlearn_mo: the same
 ethanol  the first 200 of default_rng(0).permutation(1000) of its training file, against its test file
 heated   mlearn_cu: dynamics at 300 K to train, at 1,000 K to test
+to_d2    embedded data: clean surfaces and intact formate (D1) to train, D2 to test
+to_d3    the same, tested on D3
 segments trained on intact formate (segments 0, 1, 4 of systematic), tested on 5, 6, 8 of selected
 """
 
@@ -73,8 +75,24 @@ def segments(folder):
     return [s for s in train if s.info["segment"] in (0, 1, 4)], [s for s in test if s.info["segment"] in (5, 6, 8)]
 
 
+def scission(state):
+    return list(mekrr.load_dataset("cu-formate-mini", ["clean", "d1"])), list(
+        mekrr.load_dataset("cu-formate-mini", state)
+    )
+
+
+def to_d2(folder):
+    return scission("d2")
+
+
+def to_d3(folder):
+    return scission("d3")
+
+
 COLD, WARM = ("300", "300.0"), ("1000", "1000.0")
-TASKS = {task.__name__: task for task in (few, more, random, mlearn, molybdenum, ethanol, heated, segments)}
+TASKS = {
+    task.__name__: task for task in (few, more, random, mlearn, molybdenum, ethanol, heated, to_d2, to_d3, segments)
+}
 
 
 def value(text):
@@ -127,6 +145,7 @@ if __name__ == "__main__":
                         "force_weight",
                     )
                 },
+                "refinement": facts["refinement"],
                 "leave_one_out": {k: v for k, v in facts["leave_one_out"].items() if k != "worst"},
                 "solver": facts["solver"],
                 "seconds": {k: round(v, 2) for k, v in facts["seconds"].items()} | {"fit": round(seconds, 2)},
