@@ -65,6 +65,8 @@ def parameter_defaults(kind: type) -> dict[str, Any]:
 def choices(fitted: Fitted) -> str:
     """What a fit was made of and what it chose, in a line."""
     data, best = fitted.record.data, fitted.record.search.best
+    if fitted.is_network:
+        return f"{data.n_structures} structures of {' '.join(data.elements)}: a refined network with shifts"
     share = f"tangent share {fitted.tangent_share:.2g}, " if fitted.tangent_share else ""
     return (
         f"{data.n_structures} structures of {' '.join(data.elements)}: {fitted.model.solver} solver, prior "

@@ -247,7 +247,8 @@ class Round:
 
     Attributes:
         size: norm of the change of the weights, in the coordinates of the tangent space.
-        damping: what pulled to the weights before, in units of the ridge; None before the first round.
+        damping: what pulled to the weights before, in units of the rows' largest eigenvalue; None before the first
+            round.
         objective: what is minimised, over the structures learned from.
         held_out: errors of the network on those held out.
     """

@@ -33,9 +33,10 @@ MOST_ROUNDS = 6  # of "auto"
 GAIN = 0.01  # "auto" stops when the log of the held-out error falls by less
 FEWEST = 20  # structures: some are held out
 HELD_SHARE, FEWEST_HELD, MOST_HELD = 8, 5, 40
-DAMPINGS = tuple(10.0**k for k in range(-1, 9))
-FIRST_DAMPING = 3  # index
-RIDGES = tuple(10.0 ** (-14 + 0.5 * k) for k in range(25))  # of the largest eigenvalue
+# Both in units of the largest eigenvalue of the rows' Gram matrix, below 1e-9 of which there is rounding.
+DAMPINGS = tuple(10.0**k for k in range(-9, 1))
+FIRST_DAMPING = 4  # index
+RIDGES = tuple(10.0 ** (-9 + 0.5 * k) for k in range(16))
 COVERAGE = 0.6827
 # Angstrom^2, of forces: with less, a step follows energies, whose linearisation holds least far.
 FORCE_WEIGHTS = (1e-3, 1e-2, 1e-1)
@@ -103,13 +104,14 @@ class Refiner:
         """
         factor = here.factor(self.weights)
         before = self.objective(network, structures)
+        unit = float(factor.eigenvalues.max()) / self.ridge
         tried: dict[int, tuple[float, Network]] = {}
 
         def attempt(i: int) -> float:
             if not 0 <= i < len(DAMPINGS):
                 return torch.inf
             if i not in tried:
-                w = here.solve(factor, self.weights, self.ridge, DAMPINGS[i], PRIOR)
+                w = here.solve(factor, self.weights, self.ridge, unit * DAMPINGS[i], PRIOR)
                 there = self.network(w, structures)
                 tried[i] = self.objective(there, structures), there
             return tried[i][0]
