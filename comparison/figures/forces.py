@@ -1,6 +1,6 @@
 """Energies and forces on held-out structures of cu_formate, probed and exact.
 
-python comparison/figures/forces.py TASK [--data FOLDER] [--cache FOLDER] [--backbone NAME] [--probes N]
+python comparison/figures/forces.py TASK [--data FOLDER] [--cache FOLDER] [--backbone NAME] [--probes N] [--train N]
                             [--no-exact-forces] [--option name=value]
 
 few      frames of systematic with fcu_index >= 1000 in order, default_rng(0).permutation(200): the first 70 to train,
@@ -109,6 +109,7 @@ if __name__ == "__main__":
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--backbone", default="sevennet-0")
     parser.add_argument("--probes", type=value, default=8)
+    parser.add_argument("--train", type=int, default=None, help="only so many training structures, the first")
     parser.add_argument("--no-exact-forces", action="store_true")
     parser.add_argument("--force-uncertainty", action="store_true", help="rank correlation of force errors")
     parser.add_argument("--option", action="append", default=[], help="name=value, of KernelPotential; layers with +")
@@ -116,6 +117,7 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     options = {name: value(text) for name, text in (item.split("=", 1) for item in arguments.option)}
     train, test = TASKS[arguments.task](arguments.data)
+    train = train[: arguments.train]
     started = time.perf_counter()
     potential = mekrr.KernelPotential(
         arguments.backbone,
