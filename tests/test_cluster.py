@@ -68,11 +68,13 @@ def assert_same_model(found, expected):
 @pytest.mark.parametrize("kept", [True, False])
 def test_two_workers_give_the_bits_of_one_process(two, alone, alloys, backbone, tmp_path, kept):
     """Whether features and derivatives stay in a cache or not."""
+    two.client.wait_for_workers(2, timeout=120)
     found = fitted_to(alloys[:6], backbone, two, cache=tmp_path / "cache" if kept else None)
     assert_same_model(found, alone)
     work = found.fitted_.record.work
     assert {one.stage for one in work} == {"features", "derivatives", "exact forces"}
-    assert len({one.worker for one in work}) == 2
+    # who gets what is the scheduler's affair: with so little to do, one may be done before the other begins
+    assert {one.worker for one in work} <= set(two.client.scheduler_info()["workers"])
     assert sum(one.shards for one in work if one.stage == "features") >= 3
     assert all(one.seconds > 0 for one in work)
     if kept:
