@@ -93,4 +93,6 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(cluster, emt, tmp_p
             learn("relax", cluster, **words, **given)
     with pytest.raises(ValueError, match="unknown task"):
         learn("melt", cluster, **words)
+    with pytest.raises(ValueError, match="a refined network has none; leave it out"):
+        learn("relax", cluster, folder=tmp_path / "refined", calculator=None, refine=2)
     assert not (tmp_path / "run").exists()

@@ -22,8 +22,8 @@ from mekrr.potential import FitOptions
 TO_LABEL_CODE = 4
 """Exit code of a run that waits for labels from outside."""
 
-NO_EFFECT = ("solver", "embedding", "forces", "isolated_atoms")
-"""Options of a fit that leave no choice here: forces are learnt."""
+NO_EFFECT = ("solver", "embedding", "forces", "isolated_atoms", "refine")
+"""Options of a fit that leave no choice here: forces are learnt, and by a kernel, which updates add to."""
 
 learn_app = typer.Typer(
     help="Relax, find a path or run dynamics with DFT in the loop: what must be known is labelled, the rest predicted.",

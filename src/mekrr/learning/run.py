@@ -96,6 +96,8 @@ def learn(
         OSError: when the folder cannot be written, or holds a run and `resume` is not asked for.
     """
     job = _job(task, start, end, calculator, device, trust_checkpoint, options)
+    if job.fit.refine != 0:
+        raise ValueError("refine: a run learns by updates of a kernel, and a refined network has none; leave it out")
     learner = Learner(job.fit, Path(folder) / "cache", device, trust_checkpoint)
     learner.backbone.check_species(np.unique(start.numbers).tolist())
     if not learner.backbone.has_energy:

@@ -23,6 +23,7 @@ from mekrr.potential.model import TangentPart
 from mekrr.potential.network import Errors, fit_shifts, network_errors
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.record import RefinementRecord, Round, SolverRecord
+from mekrr.potential.solution import COVERAGE
 from mekrr.potential.training import StageProgress
 from mekrr.prior import Compositions, Prior
 from mekrr.solve import Factor, NormalEquations, RowWeights
@@ -37,7 +38,6 @@ HELD_SHARE, FEWEST_HELD, MOST_HELD = 8, 5, 40
 DAMPINGS = tuple(10.0**k for k in range(-9, 1))
 FIRST_DAMPING = 4  # index
 RIDGES = tuple(10.0 ** (-9 + 0.5 * k) for k in range(16))
-COVERAGE = 0.6827
 # Angstrom^2, of forces: with less, a step follows energies, whose linearisation holds least far.
 FORCE_WEIGHTS = (1e-3, 1e-2, 1e-1)
 
