@@ -97,7 +97,7 @@ def test_their_rows_enter_the_equations_of_the_features_alone(anchored, free, al
     prior = free.fitted_.prior
     assert anchored.fitted_.prior.shifts == prior.shifts
     gamma = torch.tensor([1.0, -prior.factor, *(-prior.shifts[z] for z in sorted(prior.shifts))], dtype=torch.float64)
-    c = solution(model) @ (model.equations.moments @ gamma)
+    c = solution(model) @ (model.equations.total_moments @ gamma)
     torch.testing.assert_close(model.coefficients, model.basis.coefficients(c), rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(model.tangent.weights, model.basis.weights(c), rtol=1e-6, atol=1e-9)
 
@@ -125,7 +125,7 @@ def test_files_and_updates_keep_them(anchored, alloys, tmp_path):
         loaded.update(alloys[12:13])
     model, prior = loaded.fitted_.model, loaded.fitted_.prior
     gamma = torch.tensor([1.0, -prior.factor, *(-prior.shifts[z] for z in sorted(prior.shifts))], dtype=torch.float64)
-    c = solution(model) @ (model.equations.moments @ gamma)
+    c = solution(model) @ (model.equations.total_moments @ gamma)
     torch.testing.assert_close(model.coefficients, model.basis.coefficients(c), rtol=1e-6, atol=1e-9)
 
 
@@ -135,7 +135,7 @@ def test_full_forces_with_anchors_change_nothing_when_updated_with_nothing(alloy
     potential = fit(alloys[:8], tangent_share=0.6)
     model, prior = potential.fitted_.model, potential.fitted_.prior
     gamma = torch.tensor([1.0, -prior.factor, *(-prior.shifts[z] for z in sorted(prior.shifts))], dtype=torch.float64)
-    c = solution(model) @ (model.equations.moments @ gamma)
+    c = solution(model) @ (model.equations.total_moments @ gamma)
     torch.testing.assert_close(model.coefficients, model.basis.coefficients(c), rtol=1e-5, atol=1e-8)
 
 

@@ -75,18 +75,22 @@ def probed_factor(problem, gram):
     ]
     energies = NormalEquations.of(observations, RowWeights(FORCE_WEIGHT, 0.0))
     n = sum(3 * len(s) for s in structures if s.forces is not None)
-    return Factor.of(replace(energies, gram_forces=FORCE_WEIGHT * gram, n_force_rows=n // 3, n_force_components=n))
+    forces = torch.randn(energies.moments.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    forces *= float(energies.moments.abs().mean())
+    parts = {"gram_forces": FORCE_WEIGHT * gram, "moments_forces": forces, "n_force_components": n}
+    return Factor.of(replace(energies, **parts, n_force_rows=n // 3))
 
 
 def test_the_full_solution_is_that_of_all_force_rows(problem, sevennet, gram, monkeypatch):
-    """With the ridge of the probed equations times the share that was probed."""
+    """With the ridge of the probed equations times the share that was probed; energies keep theirs."""
     tight = partial(conjugate_gradients, tolerance=1e-6)
     monkeypatch.setattr("mekrr.potential.full_forces.conjugate_gradients", tight)
     factor, ridge = probed_factor(problem, gram), 1e-2
     one = torch.ones(1, dtype=torch.float64)
     found, iterations = full_solution(task_of(problem, sevennet), factor, FORCE_WEIGHT, one, ridge, None)
-    full = factor.equations.total + ridge / 3 * torch.eye(len(gram), dtype=torch.float64)
-    expected = torch.linalg.solve(full, factor.equations.moments[:, 0])
+    equations = factor.equations
+    full = equations.gram / 3 + FORCE_WEIGHT * gram + ridge / 3 * torch.eye(len(gram), dtype=torch.float64)
+    expected = torch.linalg.solve(full, (equations.moments / 3 + equations.moments_forces)[:, 0])
     assert len(iterations.residuals) <= 8
     assert float((found - expected).norm() / expected.norm()) < 0.02
 

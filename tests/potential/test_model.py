@@ -35,7 +35,7 @@ def solved(x, energies, centres, kernel=KERNEL, derivatives=None, force_labels=N
         noise = float(energy_noise(n.double(), kernel.embedding))
         observations.append(Observation(psi, labels[:, None], int(n), len(psi) - 1, 1.0, noise))
     equations = NormalEquations.of(observations, WEIGHTS)
-    coefficients = basis.coefficients(Factor.of(equations).solve(equations.moments[:, 0], RIDGE))
+    coefficients = basis.coefficients(Factor.of(equations).solve(equations.total_moments[:, 0], RIDGE))
     solver = "exact" if centres is x else "sparse"
     force_amplitude = None if derivatives is None else 0.8
     return Model(

@@ -156,7 +156,7 @@ def test_the_equations_kept_have_the_coefficients_as_their_solution(forces_poten
     x = Environments(torch.zeros(len(labels.species), 1), labels.species, labels.n_atoms)
     seen = Extraction(x, ("none",), (1,), labels.backbone_energies)
     data = TrainingSet.of(seen, None, labels.energies, labels.weights)
-    moments = model.equations.moments @ data.prior_columns(fitted.prior.name).coefficients
+    moments = model.equations.total_moments @ data.prior_columns(fitted.prior.name).coefficients
     solved = torch.linalg.solve(add_diagonal(model.equations.total, model.ridge), moments)
     whitened = model.basis.features.L.T @ model.coefficients
     torch.testing.assert_close(solved, whitened, rtol=1e-5, atol=1e-6 * float(whitened.abs().max()))

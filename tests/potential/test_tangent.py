@@ -169,6 +169,7 @@ def test_the_share_is_chosen_by_leave_one_out(alloys):
     shares = {trial.tangent_share for trial in record.mixing}
     assert {0.0, 0.5} < shares
     best = max(record.mixing, key=lambda trial: trial.score)
-    assert (found.tangent_share, found.species_weight) == (best.tangent_share, best.species_weight)
+    near = [(t.species_weight, t.tangent_share) for t in record.mixing if t.score > best.score - 0.05]
+    assert (found.species_weight, found.tangent_share) == max(near)
     assert all(trial.tangent_share == 0.0 for trial in record.surface)
     assert record.best.tangent_share == found.tangent_share

@@ -11,18 +11,21 @@ def test_equations_are_the_weighted_sums(case):
     size = case.observations[0].psi.shape[1]
     gram = torch.zeros(size, size, dtype=torch.float64)
     forces, moments = torch.zeros_like(gram), torch.zeros(size, 4, dtype=torch.float64)
+    moments_forces = torch.zeros_like(moments)
     for one in case.observations:
         for row, (psi, columns) in enumerate(zip(one.psi, one.columns, strict=True)):
             is_force = 1 <= row <= one.n_forces
             energy_or_strain = (case.weights.stress if row else 1.0) / one.n_atoms
             weight = one.weight * (case.weights.force if is_force else energy_or_strain)
             (forces if is_force else gram).add_(weight * torch.outer(psi, psi))
-            moments += weight * torch.outer(psi, columns)
+            (moments_forces if is_force else moments).add_(weight * torch.outer(psi, columns))
     found = NormalEquations.of(case.observations, case.weights)
     torch.testing.assert_close(found.gram, gram)
     torch.testing.assert_close(found.gram_forces, forces)
     torch.testing.assert_close(found.moments, moments)
+    torch.testing.assert_close(found.moments_forces, moments_forces)
     torch.testing.assert_close(found.total, gram + forces)
+    torch.testing.assert_close(found.total_moments, moments + moments_forces)
     assert found.n_structures == 8
     assert found.n_force_rows == 2 * 5 + 2 * 3
     assert found.n_force_components == 3 * sum(one.n_atoms for one in case.observations if one.n_forces)
@@ -48,7 +51,7 @@ def test_a_supercell_counts_as_often_as_it_holds_the_cell(case):
     n = 2 * one.n_atoms
     double = Observation(doubled(one.psi), doubled(one.columns), n, 2 * one.n_forces, one.weight, float(n))
     small, large = (NormalEquations.of([each], case.weights) for each in (one, double))
-    for name in ("gram", "gram_forces", "moments"):
+    for name in ("gram", "gram_forces", "moments", "moments_forces"):
         torch.testing.assert_close(getattr(large, name), 2 * getattr(small, name), rtol=1e-12, atol=1e-13)
 
 
@@ -56,7 +59,7 @@ def test_a_weight_counts_a_structure_as_often(case):
     one = case.observations[0]
     thrice = NormalEquations.of([replace(one, weight=1.0)] * 3, case.weights)
     weighed = NormalEquations.of([replace(one, weight=3.0)], case.weights)
-    for name in ("gram", "gram_forces", "moments"):
+    for name in ("gram", "gram_forces", "moments", "moments_forces"):
         torch.testing.assert_close(getattr(weighed, name), getattr(thrice, name), rtol=1e-12, atol=1e-13)
 
 
@@ -66,7 +69,7 @@ def test_pinned_rows_enter_but_are_no_structures(case):
     rest = NormalEquations.of(case.observations[1:], case.weights)
     alone = NormalEquations.of(case.observations[:1], case.weights)
     torch.testing.assert_close(both.total, rest.total + alone.total, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(both.moments, rest.moments, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(both.total_moments, rest.total_moments, rtol=1e-12, atol=1e-13)
     assert both.n_structures == rest.n_structures == 7
 
 

@@ -9,7 +9,7 @@ RIDGES = torch.tensor([1e-4, 1e-1, 1e1], dtype=torch.float64)
 def test_one_factor_solves_every_ridge(case):
     equations = NormalEquations.of(case.observations, case.weights)
     factor = Factor.of(equations)
-    moments = equations.moments[:, 0]
+    moments = equations.total_moments[:, 0]
     for ridge, damped in zip(RIDGES.tolist(), factor.damped(RIDGES), strict=True):
         G = equations.total + ridge * torch.eye(len(moments), dtype=torch.float64)
         expected = torch.linalg.solve(G, moments)
@@ -36,7 +36,7 @@ def test_evidence_is_that_of_all_rows(case):
     misfit = torch.zeros(2, 3, dtype=torch.float64)
     for p in range(2):
         for r, ridge in enumerate(RIDGES.tolist()):
-            left = targets[:, p] - psi @ factor.solve(equations.moments @ prior[p], ridge)
+            left = targets[:, p] - psi @ factor.solve(equations.total_moments @ prior[p], ridge)
             misfit[p, r] = (w * left.square()).sum()
     found = factor.log_evidence(prior, RIDGES, misfit, float(w.log().sum()), len(w))
     for p in range(2):

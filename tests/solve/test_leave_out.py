@@ -122,7 +122,7 @@ def test_structures_as_basis_are_kernel_ridge_regression(x, embedding):
         amplitude = y @ dual / 8
         density = torch.distributions.MultivariateNormal(torch.zeros_like(y), amplitude * G).log_prob(y)
         assert float(evidence[0, r]) == pytest.approx(float(density), rel=1e-9)
-        c = basis.coefficients(factor.solve(factor.equations.moments[:, 0], ridge))
+        c = basis.coefficients(factor.solve(factor.equations.total_moments[:, 0], ridge))
         torch.testing.assert_close(c * torch.ones(8), scale * dual, rtol=1e-7, atol=1e-9)
 
 

@@ -1,9 +1,11 @@
 """What is preferred where leave-one-out hardly tells."""
 
+from dataclasses import replace
+
 import pytest
 
 from mekrr.tune import Trial
-from mekrr.tune.safety import prefer_safe, prefer_short, prior_warnings
+from mekrr.tune.safety import prefer_near, prefer_safe, prefer_short, prior_warnings
 
 
 def trial(prior, score, length_scale=1.0, layers=("a",)):
@@ -23,6 +25,19 @@ def test_the_shortest_length_scale_that_is_hardly_worse_is_taken():
 def test_of_one_length_scale_the_best_is_taken():
     again = trial("backbone", 0.985, 2.0)
     assert prefer_short([*LADDER, again], LADDER[0], 0.03) is again
+
+
+def test_the_shortest_reach_has_the_largest_species_weight_then_the_largest_share_then_the_shortest_scale():
+    def reach(score, species_weight, share, length_scale, prior="backbone"):
+        one = trial(prior, score, length_scale)
+        return replace(one, species_weight=species_weight, tangent_share=share)
+
+    best = reach(1.0, 0.2, 0.3, 8.0)
+    trials = [best, reach(0.98, 0.8, 0.3, 8.0), reach(0.97, 0.8, 0.5, 8.0), reach(0.96, 0.8, 0.5, 4.0)]
+    others = [reach(0.9, 1.0, 0.9, 2.0), reach(0.99, 0.5, 0.9, 1.0), reach(1.0, 1.0, 0.9, 1.0, "none")]
+    for margin, expected in ((0.0, 0), (0.025, 1), (0.035, 2), (0.05, 3)):
+        chosen = prefer_near([*trials, *others], best, margin)
+        assert chosen is (trials[expected] if expected else best)
 
 
 @pytest.mark.parametrize(("safe_score", "chosen"), [(0.9, "backbone"), (0.8, "none"), (1.1, "backbone")])

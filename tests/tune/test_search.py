@@ -231,7 +231,7 @@ def test_stress_alone_and_mixed_labels_are_searched(quick):
 
 
 def with_tangent(problem, informative, shares):
-    """Rows of a tangent kernel that know the labels, or nothing."""
+    """Rows of a tangent kernel that know the labels, by so much more than noise, or nothing."""
 
     def observe(layers, chosen):
         found = problem.observe(layers, chosen)
@@ -240,7 +240,7 @@ def with_tangent(problem, informative, shares):
             rows = torch.cat([problem.columns[t, :1], d.dft]) if d is not None else problem.columns[t, :1]
             noise = torch.randn(len(rows), 1, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(t))
             if informative:
-                noise[:, 0, 0] = 100 * rows
+                noise[:, 0, 0] = informative * rows
             derivatives.append(replace(d, tangent=noise.float()))
         return Observed(found.environments, derivatives)
 
@@ -251,8 +251,8 @@ def with_tangent(problem, informative, shares):
 def test_a_tangent_kernel_is_taken_where_it_knows_more(of_environments, structures):
     plan = replace(of_environments.plan, mixing=Size(structures, 40))
     problem = replace(of_environments, plan=plan)
-    knowing = search(with_tangent(problem, True, (0.0, 0.3, 0.9)), 0)
-    ignorant = search(with_tangent(problem, False, (0.0, 0.3, 0.9)), 0)
+    knowing = search(with_tangent(problem, 100.0, (0.0, 0.3, 0.9)), 0)
+    ignorant = search(with_tangent(problem, 0.0, (0.0, 0.3, 0.9)), 0)
     assert knowing.best.tangent_share > 0.0
     assert knowing.best.score > ignorant.best.score
     assert ignorant.best.tangent_share == 0.0
@@ -260,7 +260,33 @@ def test_a_tangent_kernel_is_taken_where_it_knows_more(of_environments, structur
     assert {trial.tangent_share for trial in knowing.trials} == {0.0}
 
 
+def test_beside_a_tangent_kernel_the_shortest_reach_within_the_margin_is_taken(of_environments):
+    """On every axis the next value was tried, and cost more than the margin."""
+    scales = tuple(8.0 / 2 ** (rung / 2) for rung in range(7))
+    grid = replace(of_environments.grid, length_scales=scales, force_weights=(1e-2,))
+    plan = replace(of_environments.plan, mixing=Size(1000, 40))
+    problem = with_tangent(replace(of_environments, plan=plan, grid=grid), 1e5, (0.0, 0.3, 0.9))
+    eager = search(replace(problem, plan=replace(plan, near_margin=0.0)), 0)
+    choice = search(replace(problem, plan=replace(plan, near_margin=1.3)), 0)
+    best = choice.best
+    assert best.score > eager.best.score - 1.3
+    assert best.species_weight > eager.best.species_weight
+    assert best.tangent_share == 0.9
+    alike = [trial for trial in choice.mixing if trial.prior == best.prior]
+    limit = max(t.score for t in alike) - 1.3
+
+    def tried(**axes):
+        return [t for t in alike if all(getattr(t, name) == value for name, value in axes.items())]
+
+    here = {"species_weight": best.species_weight, "tangent_share": 0.9}
+    larger = min(w for w in grid.species_weights if w > best.species_weight)
+    shorter = [t for t in tried(**here) if t.length_scale < best.length_scale]
+    assert shorter
+    assert tried(species_weight=larger)
+    assert all(t.score <= limit for t in [*shorter, *tried(species_weight=larger, tangent_share=0.3)])
+
+
 def test_a_share_by_the_user_is_kept(of_environments):
     plan = replace(of_environments.plan, mixing=Size(6, 40))
-    choice = search(with_tangent(replace(of_environments, plan=plan), False, (0.3,)), 0)
+    choice = search(with_tangent(replace(of_environments, plan=plan), 0.0, (0.3,)), 0)
     assert choice.best.tangent_share == 0.3

@@ -135,6 +135,8 @@ def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
     # Tensors of a file lie where the file has them; products depend in their last bits on where a tensor starts.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     equations: dict[str, Any] = _under(tensors, "equations.") | header["counts"]
+    # a file of old has the moments of all rows in one
+    equations.setdefault("moments_forces", torch.zeros_like(equations["moments"]))
     anchors = tensors.get("anchors")
     if anchors is not None:
         beyond = len(tensors["equations.gram"]) - len(anchors)

@@ -16,6 +16,7 @@ from mekrr.data import Structure
 from mekrr.features import BATCH_ATOMS, Environments, Pass, Scaler, TangentSpace, batches, look
 from mekrr.graph import GraphBatch, build_batch
 from mekrr.kernels import JointBasis
+from mekrr.linalg import add_diagonal, cholesky_with_jitter
 from mekrr.potential.training import StageProgress
 from mekrr.shards import HERE, Shards
 from mekrr.solve import Factor, Iterations, conjugate_gradients
@@ -142,7 +143,10 @@ def full_solution(
     """Whitened coefficients that solve the equations of all force components, and how the iteration went.
 
     A probed row stands for 1 / probed_share components and carries the noise of one, so leave-one-out, which sees
-    probed rows, chooses a ridge that is larger by that factor than the full equations want.
+    probed rows, chooses a ridge that is larger by that factor than the equations of all force components want. Energies
+    and strains are the same in both and keep their weight beside leave-one-out's ridge:
+
+        (share A_e + A_f + share ridge) c = share b_e + b_f
 
     Args:
         task: the product with the Gram matrix of all force components.
@@ -154,7 +158,7 @@ def full_solution(
         who: computes the products.
     """
     equations, structures = factor.equations, task.structures
-    full_ridge = ridge * equations.probed_share
+    share = equations.probed_share
     labelled = [t for t, s in enumerate(structures) if s.forces is not None]
     groups = batches([len(structures[t]) for t in labelled], BATCH_ATOMS)
     shards = [[labelled[i] for i in group] for group in groups]
@@ -168,9 +172,12 @@ def full_solution(
         nonlocal before
         total: Products = who.sum(task, shards, "exact forces", task.point(c), tell)
         before += len(shards)
-        return equations.gram @ c + force_weight * total.whitened(task.basis) + full_ridge * c
+        return share * (equations.gram @ c + ridge * c) + force_weight * total.whitened(task.basis)
+
+    probed = share * equations.gram + equations.gram_forces
+    L, _ = cholesky_with_jitter(add_diagonal(probed, PRECONDITIONER_RIDGE * ridge), torch.finfo(probed.dtype).eps)
 
     def precondition(r: Float[Tensor, "groups"]) -> Float[Tensor, "groups"]:
-        return factor.solve(r, PRECONDITIONER_RIDGE * ridge)
+        return torch.cholesky_solve(r[:, None], L)[:, 0]
 
-    return conjugate_gradients(product, equations.moments @ prior, precondition)
+    return conjugate_gradients(product, (share * equations.moments + equations.moments_forces) @ prior, precondition)

@@ -289,7 +289,7 @@ def _beside(equations: NormalEquations, features: int) -> NormalEquations:
     gram, gram_forces = (torch.nn.functional.pad(part, pad) for part in (equations.gram, equations.gram_forces))
     none = torch.zeros(features + len(equations.gram), equations.moments.shape[1], dtype=torch.float64)
     return NormalEquations(
-        gram, gram_forces, none, equations.n_structures, equations.n_force_rows, equations.n_force_components
+        gram, gram_forces, none, none, equations.n_structures, equations.n_force_rows, equations.n_force_components
     )
 
 

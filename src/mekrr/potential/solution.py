@@ -125,7 +125,7 @@ def anchor_equations(
     gram = torch.zeros(len(basis), len(basis), dtype=torch.float64)
     gram[: len(basis.features), : len(basis.features)] = basis.features_share * found.total
     none = torch.zeros(len(basis), rows.data.columns.shape[1], dtype=torch.float64)
-    return NormalEquations(gram, torch.zeros_like(gram), none, n_pinned=len(anchors))
+    return NormalEquations(gram, torch.zeros_like(gram), none, none, n_pinned=len(anchors))
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +207,7 @@ def solve(
     tangent = (best.tangent_share, best.tangent_amplitude)
     trial = make_trials(best.layers, [prior], residuals, judged, data.n_atoms, ridges, criterion, at, tangent)[0]
     r, ridge = trial.best, trial.ridge
-    whitened = factor.solve(factor.equations.moments @ prior.coefficients, ridge)
+    whitened = factor.solve(factor.equations.total_moments @ prior.coefficients, ridge)
     equations, iterations, messages = data_alone, None, []
     if options.exact_forces and equations.probed_share < 1.0:
         space = None if rows.basis.tangent is None else data.space
@@ -216,7 +216,7 @@ def solve(
         messages += [] if iterations.converged else [_not_converged(iterations)]
         # the moments whose probed solution is the full one: with nothing added, an update changes nothing
         implied = factor.equations.total @ whitened + ridge * whitened
-        equations = equations.with_moments(implied - equations.moments @ prior.coefficients)
+        equations = equations.with_moments(implied - equations.total_moments @ prior.coefficients)
     model = Model(
         plan.solver,
         raw,

@@ -69,7 +69,7 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
     prior, columns = priors[fitted.prior.name]
     total = equations.total if model.anchors is None else equations.total + model.anchors
     factor = torch.linalg.cholesky(add_diagonal(total, model.ridge))
-    whitened = torch.cholesky_solve((equations.moments @ columns)[:, None], factor)[:, 0]
+    whitened = torch.cholesky_solve((equations.total_moments @ columns)[:, None], factor)[:, 0]
     return replace(
         fitted,
         model=replace(

@@ -78,7 +78,8 @@ class NormalEquations:
     Attributes:
         gram: sum of weight psi psi', energies and strains.
         gram_forces: the same of force rows.
-        moments: sum of weight psi columns', all rows.
+        moments: sum of weight psi columns', energies and strains.
+        moments_forces: the same of force rows.
         n_structures: labelled ones summed over.
         n_force_rows: force directions summed over.
         n_force_components: labels they stand for.
@@ -88,6 +89,7 @@ class NormalEquations:
     gram: Float[Tensor, "groups groups"]
     gram_forces: Float[Tensor, "groups groups"]
     moments: Float[Tensor, "groups columns"]
+    moments_forces: Float[Tensor, "groups columns"]
     n_structures: int = 0
     n_force_rows: int = 0
     n_force_components: int = 0
@@ -112,7 +114,8 @@ class NormalEquations:
         return NormalEquations(
             psi.T @ psi,
             psi_forces.T @ psi_forces,
-            psi.T @ columns + psi_forces.T @ columns_forces,
+            psi.T @ columns,
+            psi_forces.T @ columns_forces,
             sum(one.labelled for one in observations),
             len(psi_forces),
             sum(3 * one.n_atoms for one in observations if one.n_forces),
@@ -123,6 +126,11 @@ class NormalEquations:
     def total(self) -> Float[Tensor, "groups groups"]:
         """A, the whole Gram matrix of the rows."""
         return self.gram + self.gram_forces
+
+    @property
+    def total_moments(self) -> Float[Tensor, "groups columns"]:
+        """The moments of all rows: b, for each column."""
+        return self.moments + self.moments_forces
 
     @property
     def probed_share(self) -> float:

@@ -64,7 +64,7 @@ class Factor:
             log_weight: sum over rows of log w.
             rows: how many.
         """
-        projected = (self.V.T @ self.equations.moments) @ prior.T
+        projected = (self.V.T @ self.equations.total_moments) @ prior.T
         size = torch.einsum("lm,mp->pl", self.damped(ridges).square(), projected.square())
         quadratic = misfit / ridges + size
         amplitude = (quadratic / rows).clamp_min(torch.finfo(torch.float64).tiny)

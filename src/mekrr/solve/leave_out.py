@@ -112,7 +112,7 @@ def leave_one_structure_out(
 
 def _fits(factor: Factor, damped: Float[Tensor, "ridges groups"]) -> Float[Tensor, "groups fits"]:
     """Solutions of every ridge and column in eigenvectors, side by side: one product gives all fitted values."""
-    projected = factor.V.T @ factor.equations.moments
+    projected = factor.V.T @ factor.equations.total_moments
     return (damped[:, :, None] * projected).permute(1, 0, 2).flatten(1)
 
 

@@ -50,6 +50,7 @@ class Plan:
             hardly change with the longest ones, and a fit that has them extrapolates like a polynomial.
         mixing: where the share of the tangent kernel is chosen; None where it is not.
         short_margin: the shortest length scale is taken that is not worse by more, in the log of the error.
+        near_margin: beside a tangent kernel, the shortest reach is (`prefer_near`), likewise.
     """
 
     solver: str
@@ -63,6 +64,7 @@ class Plan:
     extends: bool
     short_margin: float
     mixing: Size | None = None
+    near_margin: float = 0.0
 
     @property
     def of_structures(self) -> bool:
@@ -128,6 +130,7 @@ OF_ENVIRONMENTS = Plan(
     extends=False,
     short_margin=0.03,
     mixing=Size(60, 300),
+    near_margin=0.05,
 )
 # Rows of the tangent kernel are scaled to those of the kernel on features, which are small where its length is long.
 RIDGES_WITH_TANGENT = tuple(10.0 ** (-16 + 0.5 * step) for step in range(35))

@@ -2,7 +2,8 @@
 
 Leave-one-out knows the neighbourhood of the data only. There a prior without a model can win by little and be far off
 elsewhere, and the score hardly depends on the length scale, while a long one lets the fit extrapolate like a polynomial
-instead of falling back on its prior (docs/results.md, far from the data).
+instead of falling back on its prior (docs/results.md, far from the data). Beside a tangent
+kernel it hardly depends on how much elements learn from one another either.
 """
 
 import math
@@ -29,6 +30,18 @@ def prefer_short(trials: Sequence[Trial], best: Trial, margin: float) -> Trial:
     near = [t for t in alike if t.score > best.score - margin] or [best]
     shortest = min(trial.length_scale for trial in near)
     return best_of([trial for trial in near if trial.length_scale == shortest])
+
+
+def prefer_near(trials: Sequence[Trial], best: Trial, margin: float) -> Trial:
+    """That of the shortest reach with the same layers and prior which is not worse than the best by the margin.
+
+    What was learned of one element should say little of another; a change of the network holds further out than one of
+    a function of its features; and what was learned of one environment should say little of those unlike it: the
+    largest species weight, with it the largest share of the tangent kernel, with that the shortest length scale.
+    """
+    alike = [t for t in trials if (t.layers, t.prior) == (best.layers, best.prior)]
+    near = [t for t in alike if t.score > best.score - margin] or [best]
+    return max(near, key=lambda t: (t.species_weight, t.tangent_share, -t.length_scale, t.score))
 
 
 def prior_warnings(trials: Sequence[Trial], best: Trial, safe: Collection[str]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from mekrr.tune.problem import RIDGES_WITH_TANGENT, SearchProblem, Size
-from mekrr.tune.safety import prefer_safe, prefer_short, prior_warnings
+from mekrr.tune.safety import prefer_near, prefer_safe, prefer_short, prior_warnings
 from mekrr.tune.surface import Surface
 from mekrr.tune.trial import Trial, best_of
 from mekrr.typing import Int, Tensor
@@ -61,10 +61,12 @@ def search(problem: SearchProblem, seed: int, whole: bool = False) -> Choice:
     warned = chosen.edges(best)
     mixing: tuple[Trial, ...] = ()
     if plan.mixing is not None and problem.grid.tangent_shares != (0.0,):
-        mixed = _mixed(problem, best, plan.mixing, seed)
+        tried = {t.length_scale for t in trials if t.layers == best.layers and t.length_scale <= best.length_scale}
+        mixed = _mixed(problem, best, sorted(tried, reverse=True), plan.mixing, safe, seed)
         surfaces.append(mixed)
         mixing = tuple(mixed.trials)
-        best = _better(problem, best, prefer_safe(mixing, safe), seed)
+        beside = prefer_near(mixing, prefer_safe(mixing, safe), plan.near_margin)
+        best = _better(problem, best, beside, seed)
     return Choice(
         best,
         trials,
@@ -102,22 +104,26 @@ def _compare(problem: SearchProblem, candidates: Sequence[Trial], safe: Collecti
     return candidates[again.index(prefer_safe(again, safe))]
 
 
-def _mixed(problem: SearchProblem, best: Trial, size: Size, seed: int) -> Surface:
-    """The share of the tangent kernel, with the weights that go with it, at the length scale chosen without it.
+def _mixed(
+    problem: SearchProblem, best: Trial, scales: Sequence[float], size: Size, safe: Collection[str], seed: int
+) -> Surface:
+    """The share of the tangent kernel, with the weights that go with it, and length scales from `best`'s downwards.
 
     On a few structures, all of whose rows are the tangent kernel's basis: fewer rows than data would make it look
     worse than it is.
     """
-    here = _lower_ridges(_at_scale(problem, best))
-    surface = _surface(replace(here, progress=None), best.layers, size, seed)
+    here = _lower_ridges(problem)
+    grid = replace(here.grid, length_scales=tuple(scales), length_scale_fixed=True)
+    surface = _surface(replace(here, grid=grid, progress=None), best.layers, size, seed)
     surface.mix(best)
+    surface.draw_in(prefer_safe(surface.trials, safe).prior, problem.plan.near_margin)
     return surface
 
 
 def _better(problem: SearchProblem, plain: Trial, mixed: Trial, seed: int) -> Trial:
     """The one with the tangent kernel unless it is worse where there are more structures than it was chosen on.
 
-    Worse by more than the margin that a short length scale may cost: far from the data it is the safer one.
+    Worse by more than the margin that a short reach may cost: far from the data it is the safer one.
     """
     comparison, mixing = problem.plan.comparison, problem.plan.mixing
     if mixed.tangent_share == 0.0:
@@ -130,7 +136,7 @@ def _better(problem: SearchProblem, plain: Trial, mixed: Trial, seed: int) -> Tr
         here = _lower_ridges(_only(problem, trial))
         here = replace(here, grid=replace(here.grid, tangent_shares=(trial.tangent_share,)))
         scores.append(_surface(here, trial.layers, comparison, seed).trial(trial.prior).score)
-    return plain if scores[0] > scores[1] + problem.plan.short_margin else mixed
+    return plain if scores[0] > scores[1] + problem.plan.near_margin else mixed
 
 
 def _lower_ridges(problem: SearchProblem) -> SearchProblem:

@@ -98,6 +98,31 @@ class Surface:
         for prior in self.priors:
             self._climb(prior.name)
 
+    def draw_in(self, prior: str, margin: float) -> None:
+        """Look for trials of shorter reach that are not worse than the best by the margin.
+
+        First the largest species weight, by bisection, then more and more of the tangent kernel, then shorter and
+        shorter length scales, each also with one step more of the tangent kernel.
+        """
+        at = self._position(prior)
+        enough = self._score(at, prior) - margin
+        low, high = at.species_weight, len(self.grid.species_weights)
+        while high - low > 1:
+            middle = high - 1 if high == len(self.grid.species_weights) else (low + high) // 2
+            fits = self._evaluated(at._replace(species_weight=middle), prior) > enough
+            low, high = (middle, high) if fits else (low, middle)
+        at = at._replace(species_weight=low)
+        while (more := self._more_tangent(at)) != at and self._evaluated(more, prior) > enough:
+            at = more
+        for rung in sorted(r for r in self.scales if r > at.length_scale):
+            shorter = at._replace(length_scale=rung)
+            at = max((shorter, self._more_tangent(shorter)), key=lambda point: self._evaluated(point, prior))
+            if self._evaluated(at, prior) <= enough:
+                break
+
+    def _more_tangent(self, at: Point) -> Point:
+        return at._replace(tangent_share=min(at.tangent_share + 1, len(self.grid.tangent_shares) - 1))
+
     def trial(self, prior: str) -> Trial:
         """That of one prior where nothing but the ridge is left to choose."""
         self._evaluate([Point()])
@@ -145,6 +170,13 @@ class Surface:
     def _position(self, prior: str) -> Point:
         scored = {point: t.score for point, trials in self._done.items() for t in trials if t.prior == prior}
         return max(scored, key=scored.__getitem__)
+
+    def _evaluated(self, at: Point, prior: str) -> float:
+        self._evaluate([at])
+        return self._score(at, prior)
+
+    def _score(self, at: Point, prior: str) -> float:
+        return next(trial.score for trial in self._done[at] if trial.prior == prior)
 
     def _neighbours(self, at: Point, step: int) -> list[Point]:
         """One axis at a time; `step` is that of the species weights."""
