@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from filelock import FileLock
 from published_schnet import SMALL, published
 
 import chromium
@@ -54,52 +55,54 @@ def sevennet():
 
 
 @pytest.fixture(scope="session")
-def potential(alloys):
+def shared_fit(tmp_path_factory):
+    """Fits of a session, each made once whatever the number of workers: the first saves it, all load that file."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def fit(name, structures, **options):
+        pytest.importorskip("sevenn")
+        from mekrr import KernelPotential
+
+        path = folder / f"{name}.safetensors"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    KernelPotential("sevennet-0", **options).fit(structures).save(path)
+        return KernelPotential.load(path)
+
+    return fit
+
+
+# With nothing left to choose.
+CHOSEN = {"layers": ("interaction_1",), "length_scale": 12.0, "prior": "backbone"}
+WITH_FORCES = CHOSEN | {"species_weight": 0.5, "force_weight": 1e-3, "inducing": 40}
+
+
+@pytest.fixture(scope="session")
+def potential(alloys, shared_fit):
     """Fitted to 30 alloy cells: one layer, the kernel on features alone, everything else automatic."""
-    pytest.importorskip("sevenn")
-    from mekrr import KernelPotential
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return KernelPotential("sevennet-0", layers=("interaction_1",), tangent_share=0.0).fit(alloys[:30])
+    return shared_fit("potential", alloys[:30], layers=("interaction_1",), tangent_share=0.0)
 
 
 @pytest.fixture(scope="session")
-def forces_potential(alloys):
+def forces_potential(alloys, shared_fit):
     """Energies and forces of 14 alloy cells, with nothing left to choose."""
-    pytest.importorskip("sevenn")
-    from mekrr import KernelPotential
-
-    chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        chosen |= {"force_weight": 1e-3, "ridge": 1e-4, "inducing": 40, "tangent_share": 0.0}
-        return KernelPotential("sevennet-0", **chosen).fit(alloys[:14])
+    return shared_fit("forces", alloys[:14], ridge=1e-4, tangent_share=0.0, **WITH_FORCES)
 
 
 @pytest.fixture(scope="session")
-def tangent_potential(alloys):
-    """With a tangent part, for energies and forces of 10 alloy cells, with nothing left to choose."""
-    pytest.importorskip("sevenn")
-    from mekrr import KernelPotential
-
-    chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        chosen |= {"force_weight": 1e-3, "ridge": 1e-5, "inducing": 40, "tangent_share": 0.6, "probes": 4}
-        return KernelPotential("sevennet-0", **chosen).fit(alloys[:10])
+def tangent_potential(alloys, shared_fit):
+    """With a tangent part, for energies and probed forces of six alloy cells, with nothing left to choose."""
+    probed = {"probes": 4, "exact_forces": False}
+    return shared_fit("tangent", alloys[:6], ridge=1e-5, tangent_share=0.6, **probed, **WITH_FORCES)
 
 
 @pytest.fixture(scope="session")
-def exact_potential(alloys):
+def exact_potential(alloys, shared_fit):
     """Energies of six alloy cells, by the exact solver, with nothing left to choose."""
-    pytest.importorskip("sevenn")
-    from mekrr import KernelPotential
-
-    chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "prior": "backbone"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return KernelPotential("sevennet-0", solver="exact", **chosen).fit(alloys[:6])
+    return shared_fit("exact", alloys[:6], solver="exact", **CHOSEN)
 
 
 @pytest.fixture(scope="session")

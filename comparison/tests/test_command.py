@@ -8,6 +8,7 @@ from ase.io import write
 from selenium.webdriver.support.wait import WebDriverWait
 
 from chromium import FITS
+from forking import forked
 from mekrr.cli.app import run
 
 MEAN = "comparison_methods:MeanEnergy"
@@ -26,7 +27,8 @@ def finished(alloys, tmp_path_factory):
         "benchmark", "learning-curve", str(folder / "data.extxyz"), "-o", str(folder / "run"), "--seeds", "1",
         "--methods", f"{MEAN},comparison_methods:Raising", "--sizes", "6,12", "--test-size", "8",
     ]  # fmt: skip
-    assert run(arguments) == 0
+    with forked():
+        assert run(arguments) == 0
     return folder, arguments
 
 
@@ -107,3 +109,4 @@ def test_the_page_draws_its_figures_offline_and_fits(finished, browser, width):
     page = (finished[0] / "run" / "report.html").read_text()
     assert 'src="http' not in page
     assert '<link rel="stylesheet"' not in page
+    browser.get("about:blank")

@@ -11,6 +11,7 @@ import pytest
 from ase.io import write
 
 import mekrr_comparison.runner as runner_module
+from forking import forked
 from mekrr.data import as_structures
 from mekrr.errors import DataError
 from mekrr_comparison.cell import Cell
@@ -27,6 +28,12 @@ def cell(alloys):
         structures[9:12],
         {"test": structures[12:20]},
     )
+
+
+@pytest.fixture
+def quick_start():
+    with forked():
+        yield
 
 
 def record(cell, folder, **options):
@@ -62,7 +69,7 @@ def test_the_key_is_of_everything_that_matters(cell):
     assert replace(cell, labels={"data": "renamed"}).key == replace(cell, cap=10.0).key == cell.key
 
 
-def test_a_crash_and_an_error_are_results(cell, tmp_path):
+def test_a_crash_and_an_error_are_results(cell, quick_start, tmp_path):
     crashed = record(replace(cell, method="comparison_methods:Crashing"), tmp_path)
     assert (crashed["status"], crashed["message"]) == (
         "failed",
@@ -72,7 +79,7 @@ def test_a_crash_and_an_error_are_results(cell, tmp_path):
     assert (raised["status"], raised["message"]) == ("failed", "RuntimeError: no convergence")
 
 
-def test_what_failed_is_computed_again_only_when_asked(cell, tmp_path):
+def test_what_failed_is_computed_again_only_when_asked(cell, quick_start, tmp_path):
     failing = replace(cell, method="comparison_methods:Raising")
     path = tmp_path / "cells" / f"{failing.key}.json"
     path.parent.mkdir()
@@ -99,7 +106,7 @@ def test_seconds_memory_and_cap_are_those_of_the_fit(cell, tmp_path):
     assert (small["capped"], greedy["capped"], greedy["n_validation"]) == (False, True, 3)
 
 
-def test_what_a_cap_ended_is_computed_again_under_another_one(cell, tmp_path):
+def test_what_a_cap_ended_is_computed_again_under_another_one(cell, quick_start, tmp_path):
     path = tmp_path / "cells" / f"{cell.key}.json"
     path.parent.mkdir()
     for capped, cap, message in ((True, 5.0, "of old"), (False, None, "of old"), (True, None, None)):

@@ -21,9 +21,9 @@ from mekrr.errors import DataError
 from mekrr.features import BATCH_ATOMS, Environments, FeatureCache, TangentSpace, batches, extract, structure_hash
 from mekrr.graph import GraphBatch, build_batch
 from mekrr.potential import KernelPotential, MekrrWarning
+from mekrr.potential.data_record import HASH_DIGITS
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.model import Model
-from mekrr.potential.record import HASH_DIGITS
 from mekrr.prior import NEEDS_BACKBONE
 from mekrr.typing import Float, Int, Tensor
 

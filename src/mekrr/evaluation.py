@@ -16,7 +16,8 @@ from mekrr.errors import DataError
 from mekrr.features import structure_hash
 from mekrr.graph import build_batch
 from mekrr.potential import KernelPotential, MekrrWarning, Prediction, StageProgress
-from mekrr.potential.record import HASH_DIGITS, Record
+from mekrr.potential.data_record import HASH_DIGITS
+from mekrr.potential.record import Record
 from mekrr.prior import Prior
 from mekrr.typing import Float, ndarray
 

@@ -4,9 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from ase.build import bulk
+from charged import Charged
 
 from mekrr.backbones import LinearMap, available_backbones, load_backbone, tapped
 from mekrr.backbones.schnet import SchNet
+from mekrr.graph import build_batch
 from mekrr.testing import check_backbone
 
 SLOW = {"sevennet-l3i5", "sevennet-mf-0", "chgnet-r2scan"}
@@ -34,6 +37,19 @@ def test_schnet_conforms(checkpoint, dtype):
     check_backbone(load_backbone(f"schnet:{checkpoint}", dtype=dtype), seed=3)
 
 
+def test_a_network_that_reads_the_charge_conforms(small_schnet):
+    check_backbone(Charged(small_schnet))
+
+
+def test_a_charge_that_is_no_number_is_refused_by_who_reads_it(small_schnet):
+    atoms = bulk("Cu")
+    atoms.info["charge"] = "positive"
+    graph = build_batch([bulk("Cu"), atoms], small_schnet.cutoff)
+    small_schnet.forward(graph, graph.edge_vectors(), small_schnet.layers)
+    with pytest.raises(ValueError, match=r"reads the charge of a structure, and structure 1 of .* correct info"):
+        Charged(small_schnet).forward(graph, graph.edge_vectors(), small_schnet.layers)
+
+
 def test_unknown_species_are_refused(small_schnet):
     with pytest.raises(ValueError, match="not trained on Li"):
         check_backbone(small_schnet, species=[3])
@@ -48,6 +64,10 @@ class Faulty(SchNet):
         self.calls = 0
         if fault == "wrong widths":
             self.layer_widths = dict.fromkeys(self.layers, 23)
+        if fault == "a charge that is named and not read":
+            self.reads = ("charge",)
+        if fault == "the charge of the first structure":
+            self.reads = ("charge",)
         if fault == "a map that nobody meets":
             self.linear_maps = (*self.linear_maps, LinearMap("ghost", 2, 2, 1))
 
@@ -71,6 +91,8 @@ class Faulty(SchNet):
             "order": features * torch.linspace(1, 2, len(features))[:, None],
             "orientation": features + _summed(graph, edge_vectors)[:, :1],
             "not a number": features / (_degree(graph) > 0)[:, None],
+            "a spin that is not named": features + 0.1 * (graph.spin[graph.structure, None] - 1),
+            "the charge of the first structure": features + 0.1 * graph.charge[0],
         }.get(self.fault, features)
         if self.fault == "intensive energy":
             atomic = atomic / graph.n_atoms[graph.structure]
@@ -110,6 +132,9 @@ def _degree(graph):
         ("intensive energy", "energies differ|forces|one by one"),
         ("energy with a constant part", "supercell's energies differ"),
         ("detached energy", "forces differ"),
+        ("a spin that is not named", "the spin changes the output, but reads does not name it"),
+        ("a charge that is named and not read", "reads names the charge, but nothing depends on it"),
+        ("the charge of the first structure", "see one another|one by one"),
         ("a map that nobody meets", "linear_maps promises"),
         ("weights that reach nothing", "the tangent along a change of the weights|does not require grad"),
     ],

@@ -10,7 +10,7 @@ from mekrr import KernelPotential, read_structures
 from mekrr.data import as_structures
 from mekrr.features import extract
 from mekrr.pages.explain.known import Known
-from mekrr.potential.record import DataRecord
+from mekrr.potential.data_record import DataRecord
 
 
 def test_every_inducing_environment_is_the_atom_it_is_named_after(alloys, sevennet, tmp_path):

@@ -16,6 +16,7 @@ from mekrr_comparison.worker import work
 
 Tell = Callable[[str, int, int], None]
 GRACE = 300.0  # seconds beyond twice the cap, for start and prediction, before a process is ended
+START = multiprocessing.get_context("spawn")  # a fresh interpreter, so that memory and crashes of a method are its own
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ def _compute(cell: Cell, path: Path, log: Path) -> dict[str, Any]:
 
 @contextmanager
 def _process(arguments: tuple) -> Iterator[multiprocessing.process.BaseProcess]:
-    """A fresh interpreter, so that memory and crashes of a method are its own; ended with the block."""
-    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
+    """A process of its own, ended with the block."""
+    process = START.Process(target=work, args=arguments)
     process.start()
     try:
         yield process

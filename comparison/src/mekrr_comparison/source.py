@@ -38,7 +38,7 @@ def digest(modules: Iterable[str], places: Mapping[str, Path]) -> str:
     """
     found = hashlib.sha256()
     for name, path in sorted(imported(modules, places).items()):
-        found.update(f"{name} {hashlib.sha256(_meaning(path).encode()).hexdigest()}\n".encode())
+        found.update(f"{name} {_meaning(path.read_bytes())}\n".encode())
     return found.hexdigest()
 
 
@@ -63,7 +63,7 @@ def imported(modules: Iterable[str], places: Mapping[str, Path]) -> dict[str, Pa
         found[name] = path
         parent = name.rpartition(".")[0]  # Python runs the __init__ of every package on the way
         waiting += [parent] * bool(parent)
-        waiting += _imports(ast.parse(path.read_bytes()), name if path.name == "__init__.py" else parent)
+        waiting += _imports(path.read_bytes(), name if path.name == "__init__.py" else parent)
     return found
 
 
@@ -86,16 +86,18 @@ def _file(module: str, places: Mapping[str, Path]) -> Path | None:
     return next((choice for choice in choices if choice.is_file()), None)
 
 
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+@cache
+def _imports(content: bytes, package: str) -> tuple[str, ...]:
     """Names that may be modules: `from a import b` imports a, and a.b where that is one."""
-    for node in _carried_out(tree):
+    found: list[str] = []
+    for node in _carried_out(ast.parse(content)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            found += (module, *(f"{module}.{alias.name}" for alias in node.names))
+    return tuple(found)
 
 
 def _carried_out(tree: ast.AST) -> Iterator[ast.AST]:
@@ -109,9 +111,10 @@ def _carried_out(tree: ast.AST) -> Iterator[ast.AST]:
             yield from _carried_out(child)
 
 
-def _meaning(path: Path) -> str:
-    """The syntax tree without comments, layout and docstrings, those of attributes included."""
-    return ast.dump(_WithoutWords().visit(ast.parse(path.read_bytes())))
+@cache
+def _meaning(content: bytes) -> str:
+    """SHA-256 of the syntax tree without comments, layout and docstrings, those of attributes included."""
+    return hashlib.sha256(ast.dump(_WithoutWords().visit(ast.parse(content))).encode()).hexdigest()
 
 
 class _WithoutWords(ast.NodeTransformer):

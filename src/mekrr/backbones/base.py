@@ -69,6 +69,8 @@ class Backbone(ABC):
         known_species: atomic numbers it was trained on.
         has_energy: whether it predicts an energy of its own.
         forward_mode: whether torch.func.jvp works through it, also under torch.func.vmap.
+        reads: which of "charge" and "spin" of a structure it reads from the graph, beside the geometry. Features are
+            cached under the hash of a structure with both, whoever reads them.
         double_reverse: whether reverse mode works through it twice, in what enters linear maps and in the edge vectors;
             networks trained on forces allow that. Where False, reverse over forward mode is relied on instead.
         linear_maps: those on the way to the energy that `forward` shows to a tap (`offer`), in the order in
@@ -91,6 +93,7 @@ class Backbone(ABC):
     layer_widths: dict[str, int]
     known_species: frozenset[int]
     has_energy: bool
+    reads: tuple[str, ...] = ()
     forward_mode: bool = True
     double_reverse: bool = True
     linear_maps: tuple[LinearMap, ...] = ()
@@ -169,7 +172,7 @@ class Backbone(ABC):
         """Graph and edge vectors on the backbone's device and in its dtype: the first line of every `forward`.
 
         Raises:
-            ValueError: if a layer or a species is unknown.
+            ValueError: if a layer or a species is unknown, or a charge or spin that it reads is no number.
         """
         unknown_layers = [layer for layer in layers if layer not in self.layers]
         if unknown_layers or not layers:
@@ -178,9 +181,20 @@ class Backbone(ABC):
                 "its layers and no other"
             )
         self.check_species(graph.species.unique().tolist())
+        self._check_electrons(graph)
         if graph.species.device != self.device:
             graph = graph.to(self.device)
         return graph, edge_vectors.to(self.device, self.dtype)
+
+    def _check_electrons(self, graph: GraphBatch) -> None:
+        for name in self.reads:
+            values = getattr(graph, name)
+            wrong = [0] if values is None else (~values.isfinite()).nonzero().flatten().tolist()
+            if wrong:
+                raise ValueError(
+                    f"{self.name} reads the {name} of a structure, and structure {wrong[0]} of the batch has none that "
+                    f"is a number; correct info[{name!r}], or leave it out for a neutral singlet"
+                )
 
     def check_species(self, species: Sequence[int]) -> None:
         """Raise ValueError, naming the elements, unless all atomic numbers in `species` are known."""

@@ -14,6 +14,7 @@ from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 
 from mekrr.data import OWN_RESULTS
+from mekrr.data.reading.electrons import electrons
 from mekrr.dynamics.settings import Settings
 from mekrr.dynamics.start import degrees_of_freedom, temperature
 from mekrr.dynamics.trajectory import Trajectory
@@ -144,7 +145,8 @@ def frame(atoms: Atoms, state: State) -> Atoms:
     """A copy to write, with momenta, results and the figures of the state."""
     copy = atoms.copy()
     copy.set_constraint([c for c in atoms.constraints if not isinstance(c, FixCom)])
-    copy.info = {name: getattr(state, name) for name in ("step", "time_fs", "temperature", "total_energy")}
+    figures = {name: getattr(state, name) for name in ("step", "time_fs", "temperature", "total_energy")}
+    copy.info = electrons(atoms) | figures
     copy.info[OWN_RESULTS] = "md"
     if state.energy_std is not None:
         copy.info["energy_std"] = state.energy_std

@@ -9,6 +9,7 @@ from ase import Atoms, units
 from ase.md.velocitydistribution import Stationary
 
 from mekrr.data import read_structures
+from mekrr.data.reading.electrons import electrons
 from mekrr.data.reading.xyz import iter_xyz
 from mekrr.errors import DataError
 
@@ -32,7 +33,7 @@ def read_start(path: Path, index: int = -1) -> tuple[Atoms, int]:
         raise DataError(f"{structure.where}: it has no atoms; choose another with --index")
     for name in set(atoms.arrays) - KEPT_ARRAYS:
         del atoms.arrays[name]
-    atoms.info = {}
+    atoms.info = electrons(atoms)
     atoms.calc = None
     strangers = np.flatnonzero(~(atoms.get_masses() > 0) | (atoms.numbers < 1))
     if len(strangers):

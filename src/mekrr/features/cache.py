@@ -12,6 +12,7 @@ from ase import Atoms
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from mekrr.data.reading.electrons import NEUTRAL, SINGLET, charge_and_spin
 from mekrr.files import atomic_path
 from mekrr.typing import Tensor
 
@@ -24,13 +25,21 @@ def default_cache_folder() -> Path:
 
 
 def structure_hash(atoms: Atoms) -> str:
-    """SHA-256 of what a backbone sees: numbers, positions, cell and periodicity."""
-    return _digest((atoms.numbers, "<i8"), (atoms.positions, "<f8"), (atoms.cell.array, "<f8"), (atoms.pbc, "?"))
+    """SHA-256 of what a backbone sees: numbers, positions, cell and periodicity, total charge and spin."""
+    arrays = (atoms.numbers, "<i8"), (atoms.positions, "<f8"), (atoms.cell.array, "<f8"), (atoms.pbc, "?")
+    return _digest(*arrays, *_electrons(*charge_and_spin(atoms)))
 
 
-def geometry_hash(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray) -> str:
-    """SHA-256 of atomic numbers, positions and cell, without periodicity."""
-    return _digest((numbers, "<i8"), (positions, "<f8"), (cell, "<f8"))
+def geometry_hash(
+    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, charge: float = NEUTRAL, spin: float = SINGLET
+) -> str:
+    """SHA-256 of atomic numbers, positions and cell, total charge and spin, without periodicity."""
+    return _digest((numbers, "<i8"), (positions, "<f8"), (cell, "<f8"), *_electrons(charge, spin))
+
+
+def _electrons(charge: float, spin: float) -> list[tuple[np.ndarray, str]]:
+    """Of neutral singlets nothing, so that their hashes are those of sources that do not say what they are."""
+    return [] if (charge, spin) == (NEUTRAL, SINGLET) else [(np.array([charge, spin]), "<f8")]
 
 
 def _digest(*arrays: tuple[np.ndarray, str]) -> str:

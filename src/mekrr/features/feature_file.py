@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from mekrr.backbones import Backbone, BackboneCard, BackboneOutput, LinearMap
 from mekrr.data import Structure
+from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.errors import DataError, FeatureFileError
 from mekrr.features.cache import FORMAT, FeatureCache, geometry_hash, structure_hash
 from mekrr.features.extraction import Progress
@@ -74,6 +75,7 @@ class NetworkRecord:
         probes: random directions a structure; None where there are no derivatives.
         seed: of the directions.
         structures: in order.
+        reads: what it reads of a structure beside the geometry.
     """
 
     format: str
@@ -91,6 +93,7 @@ class NetworkRecord:
     probes: int | str | None
     seed: int
     structures: tuple[RecordedStructure, ...]
+    reads: tuple[str, ...] = ()
 
 
 def write_features(
@@ -250,7 +253,7 @@ class RecordedBackbone(Backbone):
         self.cutoff, self.max_neighbours = made.cutoff, made.max_neighbours
         self.layers, self.layer_widths = made.layers, dict(zip(made.layers, made.widths, strict=True))
         self.known_species, self.has_energy = frozenset(made.known_species), made.has_energy
-        self.dtype = getattr(torch, made.dtype)
+        self.reads, self.dtype = made.reads, getattr(torch, made.dtype)
         self._spec = made.spec
         self._file = file
         self._key_of = {one.geometry: one.key for one in made.structures}
@@ -285,8 +288,8 @@ class RecordedBackbone(Backbone):
         own = torch.cat([entry["atomic_energies"] for entry in entries]) if self.has_energy and energies else None
         return BackboneOutput(features, own)
 
-    def _entry(self, species: Tensor, positions: Tensor, cell: Tensor) -> dict[str, Tensor]:
-        key = self._key_of.get(geometry_hash(species.numpy(), positions.numpy(), cell.numpy()))
+    def _entry(self, species: Tensor, positions: Tensor, cell: Tensor, charge: float, spin: float) -> dict[str, Tensor]:
+        key = self._key_of.get(geometry_hash(species.numpy(), positions.numpy(), cell.numpy(), charge, spin))
         entry = None if key is None else self._file.read(key)
         if entry is None:
             raise FeatureFileError(
@@ -319,7 +322,7 @@ def _features(
             entries[key] = {"features": features.clone()}
             if energies is not None:
                 entries[key] |= {"energy": energies.sum(), "atomic_energies": energies.clone()}
-            geometry = geometry_hash(a.numbers, a.positions, a.cell.array)
+            geometry = geometry_hash(a.numbers, a.positions, a.cell.array, *charge_and_spin(a))
             recorded.append(RecordedStructure(structure_hash(a), geometry, key))
         done += len(batch)
         if progress is not None:
@@ -377,6 +380,7 @@ def _record(
         probes,
         seed,
         recorded,
+        backbone.reads,
     )
 
 
@@ -397,7 +401,10 @@ def _opened(path: Path) -> tuple[NetworkRecord, list[str]]:
     return made, names
 
 
-def _split(graph: GraphBatch) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Species, positions and cell of each structure."""
+def _split(graph: GraphBatch) -> list[tuple[Tensor, Tensor, Tensor, float, float]]:
+    """Species, positions, cell, charge and spin of each structure."""
     counts = graph.n_atoms.tolist()
-    return list(zip(graph.species.split(counts), graph.positions.split(counts), graph.cells, strict=True))
+    assert graph.charge is not None
+    assert graph.spin is not None
+    atoms = graph.species.split(counts), graph.positions.split(counts)
+    return list(zip(*atoms, graph.cells, graph.charge.tolist(), graph.spin.tolist(), strict=True))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from mekrr.data.reading.electrons import NEUTRAL, SINGLET
 from mekrr.typing import Float, Int, Shaped, Tensor
 
 
@@ -27,6 +28,8 @@ class GraphBatch:
         shifts: integer lattice translations of the neighbour, as float64.
         vectors: edge vectors that were given instead of positions, Angstrom; None where they follow from these.
         order: of given edges: row e here is row order[e] there; None where edges were found here.
+        charge: total charge of each structure, e; NaN where a source holds something else than a number.
+        spin: multiplicity 2S + 1 of each structure, likewise.
     """
 
     positions: Float[Tensor, "atoms 3"]
@@ -39,6 +42,8 @@ class GraphBatch:
     shifts: Float[Tensor, "edges 3"]
     vectors: Float[Tensor, "edges 3"] | None = None
     order: Int[Tensor, "edges"] | None = None
+    charge: Float[Tensor, "structures"] | None = None
+    spin: Float[Tensor, "structures"] | None = None
 
     @staticmethod
     def from_tensors(
@@ -48,6 +53,8 @@ class GraphBatch:
         vectors: Tensor,
         n_atoms: Tensor | None = None,
         cells: Tensor | None = None,
+        charge: Tensor | None = None,
+        spin: Tensor | None = None,
     ) -> "GraphBatch":
         """A graph that an engine has made: edges in any order, both directions of every pair, with their vectors.
 
@@ -58,12 +65,15 @@ class GraphBatch:
             vectors: (edges, 3); r_neighbour - r_centre, images included, Angstrom.
             n_atoms: of each structure; None for a single one.
             cells: lattice vectors in rows, Angstrom; None where no stress is wanted.
+            charge: total charge of each structure, e; None for 0.
+            spin: multiplicity 2S + 1 of each structure; None for 1.
 
         Raises:
             ValueError: when the tensors do not fit together, or an edge leaves its structure.
         """
         n_atoms = species.new_tensor([len(species)]) if n_atoms is None else n_atoms
         _check_shapes(species, centre, neighbour, vectors, n_atoms, cells)
+        _check_electrons(len(n_atoms), charge, spin)
         structure = torch.repeat_interleave(torch.arange(len(n_atoms), device=species.device), n_atoms)
         if bool((structure[centre] != structure[neighbour]).any()):
             raise ValueError("an edge joins two structures; number the atoms of a batch one structure after another")
@@ -80,6 +90,8 @@ class GraphBatch:
             shifts=torch.zeros_like(vectors),
             vectors=vectors[order],
             order=order,
+            charge=vectors.new_full(n_atoms.shape, NEUTRAL) if charge is None else charge.double(),
+            spin=vectors.new_full(n_atoms.shape, SINGLET) if spin is None else spin.double(),
         )
 
     def in_given_order(self, values: Shaped[Tensor, "edges *rest"]) -> Shaped[Tensor, "edges *rest"]:
@@ -158,6 +170,14 @@ class GraphBatch:
         """The same batch on another device."""
         moved: dict[str, Any] = {name: None if t is None else t.to(device) for name, t in vars(self).items()}
         return GraphBatch(**moved)
+
+
+def _check_electrons(n_structures: int, charge: Tensor | None, spin: Tensor | None) -> None:
+    for name, values in (("charge", charge), ("spin", spin)):
+        if values is not None and values.shape != (n_structures,):
+            raise ValueError(
+                f"{name} has shape {tuple(values.shape)}; {n_structures} numbers, one a structure, are wanted"
+            )
 
 
 def _check_shapes(

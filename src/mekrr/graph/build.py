@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.graph.batch import GraphBatch
 from mekrr.graph.neighbours import EdgeList, find_edges
 
@@ -45,6 +46,7 @@ def assemble_batch(atoms_list: Sequence[Atoms], edges: Sequence[EdgeList]) -> Gr
     """Concatenate structures and their edges, renumbering the atoms."""
     n_atoms = np.array([len(atoms) for atoms in atoms_list])
     offsets = np.cumsum(n_atoms) - n_atoms
+    charges, spins = torch.tensor([charge_and_spin(atoms) for atoms in atoms_list], dtype=torch.float64).unbind(1)
     return GraphBatch(
         positions=torch.from_numpy(np.concatenate([atoms.positions for atoms in atoms_list])),
         cells=torch.from_numpy(np.stack([atoms.cell.array for atoms in atoms_list])),
@@ -54,6 +56,8 @@ def assemble_batch(atoms_list: Sequence[Atoms], edges: Sequence[EdgeList]) -> Gr
         centre=torch.from_numpy(np.concatenate([e.centre + o for e, o in zip(edges, offsets, strict=True)])),
         neighbour=torch.from_numpy(np.concatenate([e.neighbour + o for e, o in zip(edges, offsets, strict=True)])),
         shifts=torch.from_numpy(np.concatenate([e.shifts for e in edges]).astype(np.float64)),
+        charge=charges,
+        spin=spins,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from ase import Atoms
 from ase.io.jsonio import decode, encode
 
+from mekrr.data.reading.electrons import electrons
 from mekrr.files import atomic_path
 from mekrr.learning.factory import split_name
 from mekrr.learning.worker import ANSWER, ASK, LOCK, OUTPUT, READY
@@ -162,11 +163,11 @@ def _answer(answered: dict[str, Any]) -> Answer:
 
 
 def bare(atoms: Atoms) -> Atoms:
-    """Positions, species, cell and what a calculator reads of them, without constraints, momenta or results."""
+    """Positions, species, cell, charge and what a calculator reads of them, without constraints, momenta or results."""
     copy = atoms.copy()
     copy.calc = None
     copy.set_constraint()
-    copy.info = {}
+    copy.info = electrons(atoms)
     for name in set(copy.arrays) - {"numbers", "positions", "tags", "masses", "initial_magmoms", "initial_charges"}:
         del copy.arrays[name]
     return copy

@@ -14,11 +14,11 @@ from mekrr.features import BATCH_ATOMS, DerivativeStore, FeatureCache, TangentSp
 from mekrr.features.probes import PROBE_BATCH_ATOMS
 from mekrr.potential.advice import label_remarks
 from mekrr.potential.anchors import anchor_structures
+from mekrr.potential.data_record import DataRecord
 from mekrr.potential.fitted import Fitted, TrainingLabels
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.record import (
     BackboneRecord,
-    DataRecord,
     LeaveOneOutRecord,
     Record,
     SearchRecord,

@@ -9,10 +9,11 @@ from mekrr.data import Structure
 from mekrr.errors import DataError
 from mekrr.features import structure_hash
 from mekrr.linalg import add_diagonal
+from mekrr.potential.data_record import HASH_DIGITS, DataRecord
 from mekrr.potential.fit import FitJob, labels_of, training_set
 from mekrr.potential.fitted import Fitted, TrainingLabels
 from mekrr.potential.model import TangentPart
-from mekrr.potential.record import HASH_DIGITS, DataRecord, Record, UpdateRecord
+from mekrr.potential.record import Record, UpdateRecord
 from mekrr.potential.solution import Rows, ShardEquations
 from mekrr.prior import Compositions, Prior, column_coefficients, fit_prior
 from mekrr.shards import HERE

@@ -28,10 +28,10 @@ def check_backbone(backbone: Backbone, species: Sequence[int] | None = None, see
     """Check that a backbone keeps the contract of `mekrr.backbones.Backbone`.
 
     Checked on rattled structures (bulk, slab, molecule, single atom): declared layers and widths, finite values,
-    determinism, that inputs are left alone, batch = one by one, invariance under permutation, translation, lattice
-    translation, rotation and supercells, derivatives of features against finite differences in reverse and (where
-    `forward_mode` is True) forward mode, forces and stress against finite differences of the energy, and what a change
-    of the weights of `linear_maps` does.
+    determinism, that of charge and spin only what `reads` names matters, that inputs are left alone, batch = one by
+    one, invariance under permutation, translation, lattice translation, rotation and supercells, derivatives of
+    features against finite differences in reverse and (where `forward_mode` is True) forward mode, forces and stress
+    against finite differences of the energy, and what a change of the weights of `linear_maps` does.
 
     Args:
         backbone: to check.
@@ -314,6 +314,29 @@ def _check_refusals(case: _Case) -> None:
         raise AssertionError(f"{case.backbone.name}: {what} passes; begin forward with self.prepare(...)")
 
 
+def _check_electrons(case: _Case) -> None:
+    """Of charge and spin only what `reads` names may matter, each structure's own."""
+    backbone = case.backbone
+    plain, marked = case.bulk(), {}
+    for name, value in (("charge", 1), ("spin", 3)):
+        marked[name] = plain.copy()
+        marked[name].info[name] = value
+        same = _equal_outputs(case.evaluate(case.graph(plain)), case.evaluate(case.graph(marked[name])))
+        if name in backbone.reads:
+            _require(backbone, not same, f"reads names the {name}, but nothing depends on it; read graph.{name}")
+        else:
+            _require(backbone, same, f"the {name} changes the output, but reads does not name it; add it to reads")
+    structures = [plain, *(marked[name] for name in backbone.reads)]
+    alone = torch.cat([case.features(atoms) for atoms in structures])
+    cause = "charge and spin are of each structure: graph.charge[graph.structure] is that of the atoms"
+    case.agree(case.features(*structures), alone, "structures of different charge or spin see one another", cause)
+
+
+def _equal_outputs(left: BackboneOutput, right: BackboneOutput) -> bool:
+    pairs = ((left.features, right.features), (left.atomic_energies, right.atomic_energies))
+    return all(a is None or b is None or torch.equal(a, b) for a, b in pairs)
+
+
 def _with_unknown_species(graph: GraphBatch) -> GraphBatch:
     return GraphBatch(**(vars(graph) | {"species": torch.full_like(graph.species, 118)}))
 
@@ -323,6 +346,7 @@ _CHECKS: tuple[Callable[[_Case], None], ...] = (
     _check_finite,
     _check_declarations,
     _check_refusals,
+    _check_electrons,
     _check_batching,
     _check_permutation,
     _check_translation,

@@ -22,7 +22,8 @@ def opened(browser, example, tmp_path_factory):
     write_report(path, example.fitted, example.evaluation, title="Oxygen and hydrogen on copper")
     browser.set_window_size(1200, 6000)
     browser.get(path.as_uri())
-    return browser
+    yield browser
+    browser.get("about:blank")  # drawn in software, a page that stays open takes as much time as a test
 
 
 def text_of(browser) -> str:

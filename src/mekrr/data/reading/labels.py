@@ -23,6 +23,7 @@ import numpy as np
 from ase import Atoms
 
 from mekrr.data.reading.drawer import FOUND, ORIGINS, STORED, Drawer, origin_of
+from mekrr.data.reading.electrons import electrons
 from mekrr.data.reading.structure import Structure, formula
 from mekrr.data.reading.units import energy_factor, force_factor, length_factor, stress_factor
 from mekrr.declared import option
@@ -257,7 +258,7 @@ def _geometry(atoms: Atoms, length: float, without: Sequence[str]) -> Atoms:
     geometry = atoms.copy()
     geometry.calc = None
     geometry.set_constraint()
-    geometry.info = {}
+    geometry.info = electrons(atoms)
     for name in without:
         del geometry.arrays[name]
     if length != 1.0:

@@ -15,7 +15,7 @@ class Structure:
     """Atoms with what is known about them; labels that are missing are None.
 
     Attributes:
-        atoms: geometry only: no calculator and no constraints, so forces are never altered.
+        atoms: geometry, charge and spin only: no calculator and no constraints, so forces are never altered.
         energy: total energy in eV.
         forces: shape (atoms, 3), eV/Angstrom.
         stress: shape (3, 3), eV/Angstrom^3 in ASE's sign (virial = -volume * stress).

@@ -10,7 +10,7 @@ from ase.symbols import Symbols
 from mekrr.features import Environments
 from mekrr.pages.words import short_names
 from mekrr.potential import Fitted
-from mekrr.potential.record import DataRecord
+from mekrr.potential.data_record import DataRecord
 from mekrr.typing import Float, Int, Tensor
 
 PAIRS_AT_ONCE = 4_000_000

@@ -10,7 +10,7 @@ from mekrr.pages import template, words
 from mekrr.pages.report import choice, distributions, models, parity, surface, tables
 from mekrr.potential import Fitted
 from mekrr.potential.advice import undetermined
-from mekrr.potential.record import DataRecord
+from mekrr.potential.data_record import DataRecord
 from mekrr.potential.search_record import at_one_stage
 
 METHOD = "Transfer learning for atomistic simulations using GNNs and kernel mean embeddings, arXiv 2306.01589"
