@@ -244,5 +244,5 @@ def test_what_cannot_be_exported_is_refused(served_files, tmp_path, small_schnet
 def test_metatomic_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "mekrr.engines.metatomic")
     monkeypatch.setitem(sys.modules, "metatomic.torch", None)
-    with pytest.raises(EngineError, match=r"metatomic cannot be loaded here.*pip install \"mekrr\[metatomic\]\""):
+    with pytest.raises(EngineError, match=r"metatomic is not installed here.*pip install \"mekrr\[metatomic\]\""):
         import mekrr.engines.metatomic  # noqa: F401

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 
 from mekrr.backbones import Exchange
 from mekrr.dynamics import UnstableError
@@ -93,7 +93,7 @@ class MliapPotential:
         self._lmp, self._threads = lmp, threads
         numbers = sorted(self._evaluator.potential.fitted_.known_species)
         self.element_types = [chemical_symbols[z] for z in numbers]
-        self._numbers = torch.tensor([atomic_numbers[symbol] for symbol in self.element_types])
+        self._numbers = torch.tensor(numbers)
         self.rcutfac = 0.5 * self._evaluator.cutoff
         self.n_evaluations = 0
         self.energy = 0.0

@@ -33,10 +33,12 @@ try:
         NeighborListOptions,
         System,
     )
+except ModuleNotFoundError as error:
+    raise EngineError(f"metatomic is not installed here ({error}): {INSTALL}") from error
 except (ImportError, OSError, RuntimeError) as error:  # its libraries are built for certain versions of PyTorch
     raise EngineError(
-        f"metatomic cannot be loaded here ({error}): {INSTALL}. Its libraries are built for certain versions of "
-        f"PyTorch; this is {torch.__version__}"
+        f"metatomic does not fit PyTorch {torch.__version__} ({error}): install a PyTorch that it is built for, as "
+        "constraints.txt has it, or a newer metatomic-torch"
     ) from error
 
 
