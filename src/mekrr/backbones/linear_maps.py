@@ -92,6 +92,19 @@ def change_weights(modules: Mapping[str, Any], changes: Mapping[str, Tensor]) ->
                     view += change.to(view) / module.instructions[block.instruction].path_weight
 
 
+def map_columns(modules: Mapping[str, Any]) -> dict[str, tuple[list[int], list[slice]]]:
+    """Widths of the outputs of each layer's maps, in the order in which they make up its output, and input columns.
+
+    Args:
+        modules: as offered.
+    """
+    found = {}
+    for name, module in modules.items():
+        blocks = _blocks(name, module)
+        found[name] = [b.map.n_out * b.map.components for b in blocks], [b.columns_in for b in blocks]
+    return found
+
+
 def _hook(blocks: list[_Block]) -> Callable[[Any, tuple[Any, ...], Tensor], Tensor | None]:
     def show(module: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         tap = _tap.get()

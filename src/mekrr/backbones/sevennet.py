@@ -11,7 +11,10 @@ import torch
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.convolution import Convolution, blocks_of
 from mekrr.backbones.convolve import convolve
+from mekrr.backbones.exchange import exchanged
+from mekrr.backbones.linear_maps import map_columns
 from mekrr.backbones.sevennet_checkpoint import write_checkpoint
+from mekrr.backbones.sevennet_script import scripted_sevennet
 from mekrr.backbones.weights import packaged_file, require_trust, sha256_of
 from mekrr.errors import BackboneUnavailableError
 from mekrr.graph import GraphBatch
@@ -37,6 +40,7 @@ class SevenNet(Backbone):
     """
 
     has_energy = True
+    exchanges = True
     double_reverse = False  # the convolution's gradient in the geometry has no derivative; its tangent has
 
     def __init__(
@@ -66,6 +70,7 @@ class SevenNet(Backbone):
             for name, module in self._modules.items()
             if name.endswith("_convolution")
         }
+        self.reach = len(self._convolutions)
         self._scalars = {
             name: _even_scalars(module.gate.irreps_out)
             for name, module in self._modules.items()
@@ -91,7 +96,7 @@ class SevenNet(Backbone):
         last = max(self.layers.index(layer) for layer in layers)
         for name, module in self._modules.items():
             if name in self._convolutions:
-                data["x"] = convolve(self._convolutions[name], blocks, data["x"], lengths, harmonics)
+                data["x"] = convolve(self._convolutions[name], blocks, exchanged(data["x"]), lengths, harmonics)
             else:
                 data = module(data)
             if name == "onehot_idx_to_onehot":
@@ -108,6 +113,15 @@ class SevenNet(Backbone):
         if self._source is None:
             raise ValueError("this SevenNet came from no file, and only what came from one can be written again")
         write_checkpoint(self._source, self.linear_layers, shifts, path)
+
+    def scripted(self, layers: Sequence[str]) -> Any:
+        """See Backbone.scripted."""
+        if self._source is None:
+            raise ValueError("this SevenNet came from no file, and only what came from one can be built again")
+        gates = dict(zip(self.layers, self._scalars.items(), strict=True))
+        scalars = dict(gates[layer] for layer in layers)
+        columns = map_columns(self.linear_layers)
+        return scripted_sevennet(self._source, self.linear_layers, scalars, columns, self._modality)
 
     def _inputs(self, graph: GraphBatch) -> dict[str, Tensor]:
         data = {"x": self._type_index[graph.species], "batch": graph.structure}

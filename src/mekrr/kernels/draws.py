@@ -43,7 +43,7 @@ class PriorDraws:
         for index, feature_map in enumerate(self.maps):
             mapped = feature_map(features)
             for z in torch.unique(species).tolist():
-                found[species == z] += mapped[species == z] @ self._mixed(index, int(z))
+                found[species == z] += mapped[species == z] @ self.weights(index, int(z))
         return found
 
     def slopes(
@@ -54,10 +54,10 @@ class PriorDraws:
         for index, feature_map in enumerate(self.maps):
             for z in torch.unique(species).tolist():
                 rows = species == z
-                found[rows] += feature_map.slopes(features[rows], self._mixed(index, int(z))[None, :, draw])
+                found[rows] += feature_map.slopes(features[rows], self.weights(index, int(z))[None, :, draw])
         return found
 
-    def _mixed(self, index: int, z: int) -> Float[Tensor, "maps draws"]:
+    def weights(self, index: int, z: int) -> Float[Tensor, "maps draws"]:
         """Weights of a component's random features for one species."""
         component = self.kernel.components[index]
         shared, own = component.all_pairs**0.5, component.same_species**0.5

@@ -1,7 +1,7 @@
 """The potential: fit, predict, save, load."""
 
 from mekrr.potential.advice import MekrrWarning
-from mekrr.potential.evaluate import Evaluated, Wanted, evaluate_graph
+from mekrr.potential.evaluate import Evaluated, Wanted, evaluate_graph, evaluate_owned
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.potential import KernelPotential
@@ -19,4 +19,5 @@ __all__ = [
     "StageProgress",
     "Wanted",
     "evaluate_graph",
+    "evaluate_owned",
 ]

@@ -6,7 +6,9 @@ edges, tensors out, the gradient with respect to every edge vector among them.
 
 from dataclasses import dataclass, replace
 
-from mekrr.backbones import Backbone
+import torch
+
+from mekrr.backbones import Backbone, BackboneOutput, Exchange, exchanging
 from mekrr.backbones.derivatives import stress_of
 from mekrr.features import Environments, Pass, look
 from mekrr.graph import GraphBatch
@@ -127,6 +129,48 @@ def evaluate_graph(fitted: Fitted, backbone: Backbone, graph: GraphBatch, wanted
         T = None if tangent is None else tangent.space.of(backbone, seen.graph).to(device)
         found = replace(found, energy_std=fitted.energy_deviation(x, kernel.rows, T))
     return found
+
+
+def evaluate_owned(
+    fitted: Fitted, backbone: Backbone, graph: GraphBatch, owned: int, exchange: Exchange | None
+) -> Evaluated:
+    """Energies of a process's own atoms, and the gradient of all processes' energies in its edges.
+
+    Args:
+        fitted: the potential, sum embedding.
+        backbone: the network it was fitted with.
+        graph: of one structure, own atoms first, then ghosts; edges start at own atoms.
+        owned: how many own atoms.
+        exchange: with the processes that own the ghosts; None without any.
+
+    Raises:
+        ValueError: for an exchange that the network never asks for.
+    """
+    if exchange is not None and not backbone.exchanges:
+        raise ValueError(
+            f"{backbone.name} asks for no features of atoms that other processes own; SevenNet does. Run on one rank"
+        )
+    tangent = fitted.model.tangent
+    with exchanging(exchange):
+        change = None if tangent is None else tangent.change
+        seen = look(graph, backbone, fitted.layers, gradients=True, change=change)
+        own = BackboneOutput(seen.output.features[:owned], _first(seen.output.atomic_energies, owned))
+        seen = replace(seen, output=own, tangent=_first(seen.tangent, owned))
+        raw = Environments(own.features.detach(), seen.graph.species[:owned], torch.tensor([owned]))
+        raw = raw.to(fitted.model.coefficients.device)
+        kernel = fitted.function(fitted.scaler(raw), slopes=True)
+        assert kernel.slopes is not None
+        atomic = kernel.atomic_energies + fitted.prior.shift_energies(raw.species)
+        if fitted.prior.factor and seen.atomic_energies is not None:
+            atomic = atomic + fitted.prior.factor * seen.atomic_energies.to(atomic)
+        if seen.tangent is not None:
+            atomic = atomic + seen.tangent.detach().to(atomic)
+        gradient = seen.edge_gradient(fitted.scaler.pull_back(kernel.slopes), fitted.prior.factor)
+    return Evaluated(graph, atomic, edge_gradient=graph.in_given_order(gradient.to(atomic)))
+
+
+def _first(values: Tensor | None, count: int) -> Tensor | None:
+    return None if values is None else values[:count]
 
 
 def _force_variance(fitted: Fitted, seen: Pass, x: Environments) -> Float[Tensor, "atoms 3"]:

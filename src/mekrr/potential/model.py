@@ -9,8 +9,18 @@ import torch
 from mekrr.backbones import Backbone, WeightChange
 from mekrr.features import Environments, Scaler, TangentSpace
 from mekrr.graph import GraphBatch
-from mekrr.kernels import Basis, JointBasis, KernelFunction, PriorDraws, StructureKernel, TangentBasis, energy_noise
+from mekrr.kernels import (
+    Basis,
+    JointBasis,
+    KernelFunction,
+    PriorDraws,
+    StructureKernel,
+    TangentBasis,
+    covariance,
+    energy_noise,
+)
 from mekrr.linalg import add_diagonal, invert_lower
+from mekrr.potential.draws import PosteriorDraws
 from mekrr.solve import NormalEquations, RowWeights
 from mekrr.typing import Float, Int, Tensor
 
@@ -220,23 +230,24 @@ class Model:
     ) -> Iterator[tuple[Float[Tensor, "atoms features"], WeightChange | None]]:
         """Slopes and changes of the weights of posterior draws minus the mean: what forces may be wrong by.
 
-        A draw is a path of the prior, corrected to a draw of the posterior at the centres of the basis (pathwise
-        conditioning: Wilson et al., J. Mach. Learn. Res. 22, 105, 2021, eq. 12).
-
         Args:
             x: standardised environments.
             draws: how many.
             seed: of the draws.
         """
-        paths, corrections, beside = self._paths(x.features, draws, seed)
-        changes = self._changes(beside, seed)
+        found = self.posterior_draws(draws, seed)
         for draw in range(draws):
-            corrected = KernelFunction(self.centres, corrections[:, draw].contiguous(), self.kernel)(x).slopes
+            corrected = KernelFunction(self.centres, found.corrections[:, draw].contiguous(), self.kernel)(x).slopes
             assert corrected is not None
-            slopes, change = paths.slopes(x.features, x.species, draw) + corrected, None
+            slopes, change = found.paths.slopes(x.features, x.species, draw) + corrected, None
             if self.tangent is not None:
-                change = self.tangent.space.change(changes[draw])
+                change = self.tangent.space.change(found.changes[draw])
             yield self.features_share**0.5 * slopes, change
+
+    def posterior_draws(self, draws: int, seed: int = 0) -> PosteriorDraws:
+        """Draws minus the mean, at unit amplitude, without noise; sum embedding."""
+        paths, corrections, beside = self._paths(draws, seed)
+        return PosteriorDraws(paths, corrections, self._changes(beside, seed))
 
     def _changes(self, beside: Float[Tensor, "functions draws"], seed: int) -> Float[Tensor, "draws elements width"]:
         """Weights of T of each draw, which no structure changes: kept for the next one."""
@@ -265,16 +276,18 @@ class Model:
         return invert_lower(torch.linalg.cholesky(add_diagonal(self.equations.total / self.ridge, 1.0)))
 
     def _paths(
-        self, like: Float[Tensor, "atoms features"], draws: int, seed: int
+        self, draws: int, seed: int
     ) -> tuple[PriorDraws, Float[Tensor, "groups draws"], Float[Tensor, "functions draws"]]:
         """Paths of the prior on features, the coefficients that turn them into draws, and those of the tangent part."""
         u = self.centres
-        paths = PriorDraws(self.kernel, like, draws, seed)
+        paths = PriorDraws(self.kernel, u.features, draws, seed)
         generator = torch.Generator().manual_seed(seed + 7)
-        noise = torch.randn(len(self.basis), draws, dtype=torch.float64, generator=generator).to(like.device)
-        K = self.kernel.between_atoms(u, u)
+        noise = torch.randn(len(self.basis), draws, dtype=torch.float64, generator=generator).to(u.features.device)
+        K = covariance(u, self.kernel)
         K = add_diagonal(K, PATH_JITTER * float(K.diagonal().mean()))
-        interpolated = torch.cholesky_solve(paths.values(u.features, u.species), torch.linalg.cholesky(K))
+        at_centres = paths.values(u.features, u.species)
+        at_groups = at_centres.new_zeros(len(K), draws).index_add_(0, u.structure, at_centres)
+        interpolated = torch.cholesky_solve(at_groups, torch.linalg.cholesky(K))
         drawn = self._half_covariance.T @ noise
         features = self.basis.features
         within = torch.linalg.solve_triangular(features.L.T, drawn[: len(features)], upper=True)

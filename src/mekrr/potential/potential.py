@@ -375,7 +375,7 @@ class KernelPotential(Estimator):
         if not fitted.is_network:
             raise ValueError(
                 "a checkpoint cannot hold this potential, which has a kernel part beside the network; fit it with "
-                "--refine auto, or run it through mekrr's calculator and engines"
+                "--refine auto, write it with --to metatomic, or run it through mekrr's calculator and engines"
             )
         self.backbone.write_checkpoint(Path(path), fitted.prior.shifts)
 

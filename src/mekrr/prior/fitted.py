@@ -48,7 +48,7 @@ class Prior:
 
     def shift_energies(self, species: Int[Tensor, "atoms"]) -> Float[Tensor, "atoms"]:
         """The part of each atom that no geometry changes, eV; 0 shift for elements unseen in training."""
-        table = torch.zeros(int(species.max()) + 1, dtype=torch.float64)
+        table = torch.zeros(1 + int(species.max()) if len(species) else 0, dtype=torch.float64)
         for z, shift in self.shifts.items():
             if z < len(table):
                 table[z] = shift
