@@ -1,6 +1,7 @@
 import pytest
 from ase.units import GPa
 
+from mekrr import KernelPotential
 from mekrr.backbones import load_backbone
 from mekrr.backbones.derivatives import energy_forces_stress
 from mekrr.data import Structure
@@ -44,3 +45,17 @@ def test_sound_labels_bring_no_remark(labelled):
 def test_signs_and_units_that_contradict_the_backbone_are_named(labelled, factors, words):
     (found,) = remarks(labelled, **factors)
     assert words in found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("charges", "said"), [((0, -1), True), ((-1, -1), False), ((0, "none"), False)])
+def test_charges_that_the_network_does_not_read_are_remarked_upon(alloys, charges, said):
+    """A fit says that it cannot tell them apart; one value, or what is no number, is nothing to tell apart."""
+    frames = [atoms.copy() for atoms in alloys[:6]]
+    for t, (atoms, labels) in enumerate(zip(frames, alloys, strict=False)):
+        atoms.calc = labels.calc
+        atoms.info["charge"] = charges[t % 2]
+    fixed = {"layers": "interaction_1", "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
+    found = KernelPotential("sevennet-0", **fixed, forces=False).fit(frames).fitted_.record.warnings
+    assert any("2 different values of charge (-1 to 0)" in words for words in found) == said
+    assert not any("values of spin" in words for words in found)

@@ -1,5 +1,6 @@
 """What a user must hear before trusting a prediction."""
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,8 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mekrr.backbones import Backbone
-from mekrr.data import outside_row_space, unit_of_derivatives
+from mekrr.data import Structure, outside_row_space, unit_of_derivatives
+from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.errors import DataError, MekrrWarning
 from mekrr.features import DerivativeStore
 from mekrr.potential.fitted import Fitted
@@ -18,6 +20,20 @@ from mekrr.prior import NEEDS_BACKBONE, Compositions
 from mekrr.typing import Tensor
 
 LABELS_LOOKED_AT = 200  # structures whose labels are compared with the backbone's
+
+
+def electron_remarks(structures: Sequence[Structure], backbone: Backbone) -> list[str]:
+    """That structures differ in a charge or spin which the backbone does not read."""
+    pairs, found = [charge_and_spin(s.atoms) for s in structures], []
+    for k, name in enumerate(("charge", "spin")):
+        different = sorted({pair[k] for pair in pairs if math.isfinite(pair[k])})
+        if name not in backbone.reads and len(different) > 1:
+            found.append(
+                f"the structures have {len(different)} different values of {name} ({different[0]:g} to "
+                f"{different[-1]:g}), which {backbone.name} does not read: structures that differ in it alone are one "
+                "and the same to the potential; fit those of one value, or take a backbone that reads it"
+            )
+    return found
 
 
 def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atoms]) -> None:

@@ -1,8 +1,8 @@
 """From the probed to the full solution: conjugate gradients on the normal equations of all force components.
 
 One product with the full Gram matrix of forces takes a reverse product (forces of the current coefficients) and a
-forward one (their transpose) a structure, whatever the number of atoms. The probed equations are the preconditioner;
-started from zero, the first direction is the probed solution itself.
+forward one (their transpose) a structure, whatever the number of atoms. The same equations with probed rows are the
+preconditioner; started from zero, the first direction is their solution.
 """
 
 from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
 Leave-one-out knows the neighbourhood of the data only. There a prior without a model can win by little and be far off
 elsewhere, and the score hardly depends on the length scale, while a long one lets the fit extrapolate like a polynomial
-instead of falling back on its prior (docs/results.md, far from the data). Beside a tangent
-kernel it hardly depends on how much elements learn from one another either.
+instead of falling back on its prior (docs/results.md, far from the data). Beside a tangent kernel it hardly depends on
+how much elements learn from one another either.
 """
 
 import math
