@@ -95,7 +95,8 @@ def at_one_stage(search: SearchRecord) -> tuple[TrialRecord, TrialRecord | None]
     """The choice as the search saw it, on features alone, and the runner-up: their scores may be compared.
 
     The choice's own record is of the solution: of all structures and with the tangent kernel, where there is one. The
-    search may have seen fewer structures, and knows no tangent kernel.
+    search may have seen fewer structures, and knows no tangent kernel. Beside a tangent kernel the length scale was
+    taken later, for other reasons: there the best trial of these layers and this prior stands for the choice.
     """
     best = search.best
 
@@ -103,7 +104,7 @@ def at_one_stage(search: SearchRecord) -> tuple[TrialRecord, TrialRecord | None]
         return (trial.layers, trial.prior) == (best.layers, best.prior)
 
     mine = [t for t in search.surface if is_choice(t)]
-    at_scale = [t for t in mine if t.length_scale == best.length_scale]
+    at_scale = [] if best.tangent_share else [t for t in mine if t.length_scale == best.length_scale]
     others = [t for t in search.surface if not is_choice(t)]
     runner_up = max(others, key=lambda t: t.score, default=None)
     return max(at_scale or mine, key=lambda t: t.score, default=best), runner_up

@@ -71,6 +71,14 @@ def test_one_gap_is_one_number_although_the_solution_has_another_score(example):
     assert "basis as large" in why_not(chosen, trial("backbone", 1.2, layers=("b",)))
 
 
+def test_a_length_scale_taken_beside_the_tangent_kernel_is_no_gap_in_the_search():
+    """Without one, the shorter length scale is the search's own choice, and its score is the choice's."""
+    trials = [trial("backbone", 1.0), replace(trial("backbone", 0.7), length_scale=7.0), trial("none", 0.9)]
+    short = replace(trial("backbone", 0.7), length_scale=7.0)
+    assert at_one_stage(search_of(trials, short))[0].score == 0.7
+    assert at_one_stage(search_of(trials, replace(short, tangent_share=0.6)))[0].score == 1.0
+
+
 def test_a_clear_backbone_prior_is_said_to_be_both(example):
     text = " ".join(verdict(fitted_with(example, [trial("backbone", 1.0), trial("none", 0.0)], "backbone")))
     assert "point to the same prior" in text
