@@ -1,12 +1,14 @@
 """The fused convolution equals e3nn's tensor product and a sum over neighbours, with all its derivatives."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from mekrr.backbones.convolution import Convolution, blocks_of
-from mekrr.backbones.convolve import convolve
+from mekrr.backbones.convolution import Convolution, Edges
+from mekrr.backbones.convolve import arithmetic, convolve
 from mekrr.graph import build_batch
 
 o3 = pytest.importorskip("e3nn.o3", reason="mekrr[sevennet] is not installed")
@@ -40,18 +42,29 @@ def tensor_product():
     ).double()
 
 
+@pytest.fixture(scope="module", params=["convolution_compiled", "convolution_kernels"])
+def sums(request):
+    """Both ways to do the sums, so that each is held against e3nn."""
+    if request.param == "convolution_compiled":
+        pytest.importorskip("numba", reason="mekrr[sevennet] is not installed")
+    found = import_module(f"mekrr.backbones.{request.param}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mekrr.backbones.convolve.arithmetic", lambda device: found)
+        yield found
+
+
 @pytest.fixture(scope="module")
-def case():
+def case(sums):
     torch.manual_seed(0)
     copper = bulk("Cu", cubic=True)
     copper.rattle(0.1, seed=0)
     graph = build_batch([copper, Atoms("H"), molecule("CH4")], 4.0)
     product = tensor_product()
     convolution = random_convolution(product)
-    blocks = blocks_of(graph)
+    edges = Edges.of(graph)
 
     def fused(features, lengths, harmonics):
-        return convolve(convolution, blocks, features, lengths, harmonics)
+        return convolve(convolution, edges, features, lengths, harmonics)
 
     def plain(features, lengths, harmonics):
         weights = convolution.hidden(lengths) @ convolution.mixing
@@ -163,17 +176,17 @@ def paired():
     vectors = graph.edge_vectors()
     product = tensor_product()
     torch.manual_seed(1)
-    convolution, blocks = random_convolution(product), blocks_of(graph)
+    convolution, edges = random_convolution(product), Edges.of(graph)
     features = torch.randn(9, product.irreps_in1.dim, dtype=torch.float64)
 
     def of(features, vectors):
         harmonics = o3.spherical_harmonics([0, 1, 2], vectors, normalize=True, normalization="component")
-        return convolve(convolution, blocks, features, vectors.norm(dim=1), harmonics)
+        return convolve(convolution, edges, features, vectors.norm(dim=1), harmonics)
 
     return of, features, vectors
 
 
-def test_the_gradient_in_the_features_alone_is_a_convolution_of_edges_turned_round():
+def test_the_gradient_in_the_features_alone_is_a_convolution_of_edges_turned_round(sums):
     of, features, vectors = paired()
     features, attached = features.requires_grad_(True), vectors.clone().requires_grad_(True)
     weights = torch.randn_like(of(features, vectors))
@@ -182,7 +195,7 @@ def test_the_gradient_in_the_features_alone_is_a_convolution_of_edges_turned_rou
     close(alone, both)
 
 
-def test_that_gradient_can_be_differentiated_along_the_geometry():
+def test_that_gradient_can_be_differentiated_along_the_geometry(sums):
     """Forward over reverse, which gradients in the weights are made of, by differences."""
     of, features, vectors = paired()
     weights = torch.randn_like(of(features, vectors))
@@ -217,10 +230,90 @@ def test_reverse_passes_under_vmap_are_refused(case):
         torch.func.vmap(pull)(torch.ones(2, *fused(*tensors).shape, dtype=torch.float64))
 
 
+def test_a_cpu_has_compiled_loops_and_other_devices_products_of_pytorch():
+    pytest.importorskip("numba", reason="mekrr[sevennet] is not installed")
+    assert arithmetic("cpu").__name__.endswith("convolution_compiled")
+    assert arithmetic("cuda").__name__.endswith("convolution_kernels")
+
+
+def test_threads_take_whole_atoms_and_give_the_same_sums(monkeypatch):
+    """Cut into many parts, some of them shared by three threads."""
+    compiled = pytest.importorskip("mekrr.backbones.convolution_compiled", reason="mekrr[sevennet] is not installed")
+    monkeypatch.setattr(compiled, "_CHUNK", 40)
+    monkeypatch.setattr(compiled, "_WORTH_A_THREAD", 20)
+    graph = build_batch([bulk("Cu", cubic=True), Atoms("H"), molecule("CH4")], 4.0)
+    edges, product = Edges.of(graph), tensor_product()
+    convolution = random_convolution(product)
+    tensors = (
+        torch.randn(10, product.irreps_in1.dim, dtype=torch.float64),
+        1 + torch.rand(len(graph.centre), dtype=torch.float64),
+        torch.randn(len(graph.centre), 9, dtype=torch.float64),
+    )
+    moved = tuple(torch.randn(2, *tensor.shape, dtype=torch.float64) for tensor in tensors)
+    threads = torch.get_num_threads()
+    found = []
+    for n in (1, 3):
+        torch.set_num_threads(n)
+        try:
+            cuts = [cut for _, _, cut in compiled._parts(edges)]
+            values = compiled.convolution_values(convolution, edges, *tensors)
+            gradients = compiled.convolution_gradients(convolution, edges, *tensors, values)
+            found.append((values, *gradients, compiled.convolution_tangents(convolution, edges, *tensors, *moved)))
+        finally:
+            torch.set_num_threads(threads)
+    assert max(map(len, cuts)) == 3
+    for one, several in zip(*found, strict=True):
+        torch.testing.assert_close(several, one, rtol=1e-12, atol=1e-12 * float(one.abs().max()))
+
+
+def test_what_is_kept_with_the_edges_is_of_these_lengths_and_harmonics(case):
+    """The same edges with other lengths, then with other harmonics, and without room to keep anything."""
+    fused, plain, (features, lengths, harmonics) = case
+    fused(features, lengths, harmonics)
+    close(fused(features, 1.1 * lengths, harmonics), plain(features, 1.1 * lengths, harmonics))
+    close(fused(features, 1.1 * lengths, -harmonics), plain(features, 1.1 * lengths, -harmonics))
+
+
+def test_without_room_nothing_is_kept(monkeypatch):
+    compiled = pytest.importorskip("mekrr.backbones.convolution_compiled", reason="mekrr[sevennet] is not installed")
+    graph, product = build_batch([bulk("Cu", cubic=True)], 4.0), tensor_product()
+    convolution, n = random_convolution(product), len(graph.centre)
+    tensors = (
+        torch.randn(4, product.irreps_in1.dim, dtype=torch.float64),
+        1 + torch.rand(n, dtype=torch.float64),
+        torch.randn(n, 9, dtype=torch.float64),
+    )
+    kept, alone = Edges.of(graph), Edges.of(graph)
+    with_room = compiled.convolution_values(convolution, kept, *tensors)
+    monkeypatch.setattr(compiled, "_KEPT_BYTES", 1)
+    close(compiled.convolution_values(convolution, alone, *tensors), with_room)
+    assert len(kept.kept) == 2
+    assert not alone.kept
+
+
+def test_what_is_not_a_number_stays_so(sums, case):
+    _, _, (features, lengths, harmonics) = case
+    fused, *_ = case
+    bad = features.clone()
+    bad[0, 0] = torch.nan
+    assert fused(bad, lengths, harmonics).isnan().any()
+
+
+def test_no_edges_are_no_messages(sums):
+    graph = build_batch([Atoms("H"), Atoms("He")], 4.0)
+    product = tensor_product()
+    convolution, edges = random_convolution(product), Edges.of(graph)
+    features = torch.randn(2, product.irreps_in1.dim, dtype=torch.float64, requires_grad=True)
+    out = convolve(convolution, edges, features, torch.zeros(0).double(), torch.zeros(0, 9).double())
+    assert out.shape == (2, product.irreps_out.dim)
+    assert not out.any()
+    assert not torch.autograd.grad(out.sum(), features)[0].any()
+
+
 def test_blocks_hold_every_edge_once(monkeypatch):
     graph = build_batch([bulk("Cu", cubic=True), Atoms("H"), molecule("CH4")], 4.0)
     monkeypatch.setattr("mekrr.backbones.convolution._EDGES_PER_BLOCK", {"cpu": 30})
-    blocks = blocks_of(graph)
+    blocks = Edges.of(graph).blocks
     assert len(blocks) > 3
     edges = torch.cat([block.edge[block.real] for block in blocks])
     assert edges.sort().values.tolist() == list(range(len(graph.centre)))

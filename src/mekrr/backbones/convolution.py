@@ -1,11 +1,13 @@
 """Equivariant convolutions with filters that depend on distance: what they are made of; `convolve` applies them."""
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from mekrr.graph import GraphBatch
@@ -32,13 +34,35 @@ class Block:
     real: Bool[Tensor, "block slots"]
 
 
-def blocks_of(graph: GraphBatch) -> list[Block]:
-    """All atoms that have neighbours, sorted by how many, in blocks; edges must be sorted by centre."""
-    degree = torch.bincount(graph.centre, minlength=len(graph.species))
-    start = degree.cumsum(0) - degree
-    order = degree.argsort(descending=True, stable=True)
-    size = _EDGES_PER_BLOCK[graph.centre.device.type]
-    return [_block(graph, atoms, degree, start) for atoms in _split_by_degree(order, degree[order].tolist(), size)]
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Edges of a graph, sorted by centre.
+
+    Attributes:
+        centre: atoms that receive messages.
+        neighbour: atoms that send them.
+        n_atoms: of the graph.
+        kept: what a pass makes of these edges once: from what, and the product, by the identity of its other factor.
+    """
+
+    centre: Int[Tensor, "edges"]
+    neighbour: Int[Tensor, "edges"]
+    n_atoms: int
+    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(graph: GraphBatch) -> "Edges":
+        """Those of a graph."""
+        return Edges(graph.centre, graph.neighbour, len(graph.species))
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """All atoms that have neighbours, sorted by how many, in blocks."""
+        degree = torch.bincount(self.centre, minlength=self.n_atoms)
+        start = degree.cumsum(0) - degree
+        order = degree.argsort(descending=True, stable=True)
+        parts = _split_by_degree(order, degree[order].tolist(), _EDGES_PER_BLOCK[self.centre.device.type])
+        return [_block(self.neighbour, atoms, degree, start) for atoms in parts]
 
 
 def _split_by_degree(order: Int[Tensor, "atoms"], degrees: list[int], size: int) -> Iterator[Int[Tensor, "block"]]:
@@ -50,12 +74,15 @@ def _split_by_degree(order: Int[Tensor, "atoms"], degrees: list[int], size: int)
 
 
 def _block(
-    graph: GraphBatch, atoms: Int[Tensor, "block"], degree: Int[Tensor, "atoms"], start: Int[Tensor, "atoms"]
+    neighbour: Int[Tensor, "edges"],
+    atoms: Int[Tensor, "block"],
+    degree: Int[Tensor, "atoms"],
+    start: Int[Tensor, "atoms"],
 ) -> Block:
     slots = torch.arange(int(degree[atoms[0]]), device=atoms.device)
     real = slots < degree[atoms, None]
     edge = torch.where(real, start[atoms, None] + slots, start[atoms, None])
-    return Block(atoms, graph.neighbour[edge], edge, real)
+    return Block(atoms, neighbour[edge], edge, real)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +130,74 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
+class Columns:
+    """Columns of features rearranged: irrep after irrep, m by channels, so that channels are contiguous.
+
+    Attributes:
+        order: column of e3nn's layout for each column of this one.
+        starts: of each irrep here, by its first column in e3nn's layout.
+    """
+
+    order: Int[Tensor, "width"]
+    starts: dict[int, int]
+
+    @staticmethod
+    def of(irreps: Iterable[tuple[slice, int]], like: Tensor) -> "Columns":
+        """Of irreps, one named twice once: their columns, channels by m in e3nn's layout, and the number of m."""
+        distinct = {columns.start: (columns, n) for columns, n in irreps}
+        parts = [torch.arange(c.start, c.stop).unflatten(0, (-1, n)).T.flatten() for c, n in distinct.values()]
+        starts = dict(zip(distinct, itertools.accumulate([0, *map(len, parts)]), strict=False))
+        return Columns(torch.cat(parts).to(like.device), starts)
+
+    @property
+    def width(self) -> int:
+        """Number of columns here."""
+        return len(self.order)
+
+    def gather(self, features: Float[Tensor, "*n columns"]) -> Float[Tensor, "*n width"]:
+        """From e3nn's layout."""
+        return features[..., self.order]
+
+    def scatter(self, found: Float[Tensor, "*n width"], n_columns: int) -> Float[Tensor, "*n n_columns"]:
+        """To e3nn's layout, zero where there is nothing here."""
+        out = found.new_zeros(*found.shape[:-1], n_columns)
+        out[..., self.order] = found
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """All paths as one table, for loops over edges.
+
+    Attributes:
+        into: columns of the input.
+        out: columns of the output.
+        paths: a row a path: first column in `into`, n_in, first column in `out`, n_out, first filter, first coupling,
+            channels.
+        couplings: of all paths, side by side.
+    """
+
+    into: Columns
+    out: Columns
+    paths: np.ndarray
+    couplings: Float[Tensor, "harmonics couplings"]
+
+    @staticmethod
+    def of(groups: Sequence[Group]) -> "Layout":
+        """Of the paths of a convolution."""
+        paths = [(group, path) for group in groups for path in group.paths]
+        couplings = [path.coupling for _, path in paths]
+        into = Columns.of([(group.columns, group.n_in) for group, _ in paths], couplings[0])
+        out = Columns.of([(path.out, path.n_out) for _, path in paths], couplings[0])
+        first = itertools.accumulate([0, *(coupling.shape[1] for coupling in couplings)])
+        rows = [
+            (into.starts[g.columns.start], g.n_in, out.starts[p.out.start], p.n_out, p.weights.start, at, g.channels)
+            for (g, p), at in zip(paths, first, strict=False)
+        ]
+        return Layout(into, out, np.array(rows, dtype=np.int64), torch.cat(couplings, dim=1))
+
+
+@dataclass(frozen=True, eq=False)
 class Convolution:
     """A convolution: its couplings, its filters, and the widths it maps between.
 
@@ -119,6 +214,11 @@ class Convolution:
     mixing: Float[Tensor, "hidden weights"]
     parity: Float[Tensor, "harmonics"]
     n_out: int
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Its paths as a table."""
+        return Layout.of(self.groups)
 
     @cached_property
     def transposed(self) -> "Convolution":
@@ -170,7 +270,8 @@ class Convolution:
             groups.append(Group(columns, irrep.dim, channels, paths))
         parity = torch.tensor([(-1.0) ** ir.l for _, ir in tensor_product.irreps_in2 for _ in range(ir.dim)])
         found = Convolution(tuple(groups), hidden, mixing, parity.to(mixing), tensor_product.irreps_out.dim)
-        _ = found.transposed  # made now: first asked for inside a transform, it would keep tensors of that transform
+        # made now: first asked for inside a transform, they would keep tensors of that transform
+        _ = found.layout, found.transposed.layout
         return found
 
 

@@ -17,14 +17,14 @@ where the factors w x and w_r x are the same for all directions: many directions
 
 import torch
 
-from mekrr.backbones.convolution import Block, Convolution, Group, Path
+from mekrr.backbones.convolution import Block, Convolution, Edges, Group, Path
 from mekrr.backbones.process_state import forward_product
 from mekrr.typing import Float, Tensor
 
 
 def convolution_values(
     convolution: Convolution,
-    blocks: list[Block],
+    edges: Edges,
     features: Float[Tensor, "atoms columns"],
     lengths: Float[Tensor, "edges"],
     harmonics: Float[Tensor, "edges harmonics"],
@@ -33,7 +33,7 @@ def convolution_values(
     out = features.new_zeros(len(features), convolution.n_out)
     sources = [group.channels_last(features) for group in convolution.groups]
     hidden = convolution.hidden(lengths)
-    for block in blocks:
+    for block in edges.blocks:
         weights = hidden[block.edge.flatten()] @ convolution.mixing
         angular = _padded_harmonics(block, harmonics)
         for group, source in zip(convolution.groups, sources, strict=True):
@@ -68,7 +68,7 @@ def _matrices(
 
 def convolution_gradients(
     convolution: Convolution,
-    blocks: list[Block],
+    edges: Edges,
     features: Float[Tensor, "atoms columns"],
     lengths: Float[Tensor, "edges"],
     harmonics: Float[Tensor, "edges harmonics"],
@@ -79,7 +79,7 @@ def convolution_gradients(
     feature_gradients = [torch.zeros_like(source) for source in sources]
     length_gradient, harmonic_gradient = torch.zeros_like(lengths), torch.zeros_like(harmonics)
     hidden = _hidden_and_slopes(convolution, lengths)
-    for block in blocks:
+    for block in edges.blocks:
         weights, slopes = (part[block.edge.flatten()] @ convolution.mixing for part in hidden)
         angular = _padded_harmonics(block, harmonics)
         by_length, by_harmonics = angular.new_zeros(block.edge.shape), torch.zeros_like(angular)
@@ -112,7 +112,7 @@ def _hidden_and_slopes(
 
 def convolution_tangents(
     convolution: Convolution,
-    blocks: list[Block],
+    edges: Edges,
     features: Float[Tensor, "atoms columns"],
     lengths: Float[Tensor, "edges"],
     harmonics: Float[Tensor, "edges harmonics"],
@@ -126,7 +126,7 @@ def convolution_tangents(
     # Directions lie beside the channels, so that one matrix product serves them all.
     moved = [group.channels_last(feature_tangents).permute(1, 2, 0, 3).contiguous() for group in convolution.groups]
     hidden = _hidden_and_slopes(convolution, lengths)
-    for block in blocks:
+    for block in edges.blocks:
         filters = [part[block.edge.flatten()] @ convolution.mixing for part in hidden]
         angular = _padded_harmonics(block, harmonics)
         stretched = angular * length_tangents[:, block.edge, None]

@@ -1,11 +1,14 @@
 """Equivariant convolutions as a differentiable operation of torch."""
 
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from mekrr.backbones.convolution import Block, Convolution
-from mekrr.backbones.convolution_kernels import convolution_gradients, convolution_tangents, convolution_values
+from mekrr.backbones.convolution import Convolution, Edges
 from mekrr.typing import Float, Tensor
 
 _TWICE = (
@@ -16,7 +19,7 @@ _TWICE = (
 
 def convolve(
     convolution: Convolution,
-    blocks: list[Block],
+    edges: Edges,
     features: Float[Tensor, "atoms columns"],
     lengths: Float[Tensor, "edges"],
     harmonics: Float[Tensor, "edges harmonics"],
@@ -29,26 +32,31 @@ def convolve(
 
     Args:
         convolution: couplings and filters.
-        blocks: from `blocks_of` the graph.
+        edges: of the graph.
         features: of the atoms, in e3nn's layout.
         lengths: of the edges, Angstrom.
         harmonics: spherical harmonics of the edges' directions.
     """
-    return _Convolve.apply(features, lengths, harmonics, convolution, blocks)
+    return _Convolve.apply(features, lengths, harmonics, convolution, edges)
+
+
+@cache
+def arithmetic(device: str) -> ModuleType:
+    """What does the sums on a device: compiled loops on a CPU with numba, PyTorch's products elsewhere."""
+    compiled = device == "cpu" and find_spec("numba") is not None
+    return import_module("mekrr.backbones." + ("convolution_compiled" if compiled else "convolution_kernels"))
 
 
 class _Convolve(torch.autograd.Function):
     """`convolve` with its derivatives."""
 
     @staticmethod
-    def forward(
-        features: Tensor, lengths: Tensor, harmonics: Tensor, convolution: Convolution, blocks: list[Block]
-    ) -> Tensor:
-        return convolution_values(convolution, blocks, features, lengths, harmonics)
+    def forward(features: Tensor, lengths: Tensor, harmonics: Tensor, convolution: Convolution, edges: Edges) -> Tensor:
+        return arithmetic(features.device.type).convolution_values(convolution, edges, features, lengths, harmonics)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.convolution, ctx.blocks = inputs
+        *tensors, ctx.convolution, ctx.edges = inputs
         ctx.set_materialize_grads(False)  # so that a geometry that stands still is told from one that moves
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
@@ -58,19 +66,19 @@ class _Convolve(torch.autograd.Function):
         if not any(ctx.needs_input_grad[1:3]):
             _, lengths, harmonics = ctx.saved_tensors
             transposed = ctx.convolution.transposed
-            return _Convolve.apply(gradient, lengths, harmonics, transposed, ctx.blocks), None, None, None, None
-        return *_ConvolveGradients.apply(*ctx.saved_tensors, gradient, ctx.convolution, ctx.blocks), None, None
+            return _Convolve.apply(gradient, lengths, harmonics, transposed, ctx.edges), None, None, None, None
+        return *_ConvolveGradients.apply(*ctx.saved_tensors, gradient, ctx.convolution, ctx.edges), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         if tangents[0] is not None and tangents[1] is None and tangents[2] is None:
             _, lengths, harmonics = ctx.saved_tensors
-            return _Convolve.apply(tangents[0], lengths, harmonics, ctx.convolution, ctx.blocks)
+            return _Convolve.apply(tangents[0], lengths, harmonics, ctx.convolution, ctx.edges)
         filled = (
             torch.zeros_like(saved) if tangent is None else tangent
             for saved, tangent in zip(ctx.saved_tensors, tangents[:3], strict=True)
         )
-        return _ConvolveTangent.apply(*ctx.saved_tensors, *filled, ctx.convolution, ctx.blocks)
+        return _ConvolveTangent.apply(*ctx.saved_tensors, *filled, ctx.convolution, ctx.edges)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, None]:
@@ -87,8 +95,8 @@ class _ConvolveGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        *tensors, convolution, blocks = inputs
-        return convolution_gradients(convolution, blocks, *tensors)
+        *tensors, convolution, edges = inputs
+        return arithmetic(tensors[0].device.type).convolution_gradients(convolution, edges, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -112,9 +120,9 @@ class _ConvolveTangent(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
-        *tensors, convolution, blocks = inputs
+        *tensors, convolution, edges = inputs
         values, tangents = tensors[:3], [tangent[None] for tangent in tensors[3:]]
-        return convolution_tangents(convolution, blocks, *values, *tangents)[0]
+        return arithmetic(values[0].device.type).convolution_tangents(convolution, edges, *values, *tangents)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -131,12 +139,12 @@ class _ConvolveTangent(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
         _refuse_batched(in_dims[:3])
-        *tensors, convolution, blocks = inputs
+        *tensors, convolution, edges = inputs
         tangents = (
             tangent.expand(info.batch_size, *tangent.shape) if dim is None else tangent.movedim(dim, 0)
             for tangent, dim in zip(tensors[3:], in_dims[3:6], strict=True)
         )
-        return convolution_tangents(convolution, blocks, *tensors[:3], *tangents), 0
+        return arithmetic(tensors[0].device.type).convolution_tangents(convolution, edges, *tensors[:3], *tangents), 0
 
 
 def _refuse_batched(in_dims: tuple[int | None, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
-from mekrr.backbones.convolution import Convolution, blocks_of
+from mekrr.backbones.convolution import Convolution, Edges
 from mekrr.backbones.convolve import convolve
 from mekrr.backbones.exchange import exchanged
 from mekrr.backbones.linear_maps import map_columns
@@ -91,12 +91,12 @@ class SevenNet(Backbone):
         """See Backbone.forward; energies in eV."""
         graph, edge_vectors = self.prepare(graph, edge_vectors, layers)
         lengths, harmonics = torch.linalg.vector_norm(edge_vectors, dim=1), self._spherical(edge_vectors)
-        blocks = blocks_of(graph)
+        edges = Edges.of(graph)
         data, tapped = self._inputs(graph), []
         last = max(self.layers.index(layer) for layer in layers)
         for name, module in self._modules.items():
             if name in self._convolutions:
-                data["x"] = convolve(self._convolutions[name], blocks, exchanged(data["x"]), lengths, harmonics)
+                data["x"] = convolve(self._convolutions[name], edges, exchanged(data["x"]), lengths, harmonics)
             else:
                 data = module(data)
             if name == "onehot_idx_to_onehot":

@@ -1,0 +1,240 @@
+"""The arithmetic of `convolution_kernels`, compiled for CPUs: one pass over the edges, path after path.
+
+What an edge needs at a time (a row of filters, of couplings, of the features at its end) lies in the nearest cache, and
+nothing is written but what is summed. Filters are matrix products, made for some hundred edges at once. The loops leave
+Python's lock: threads take edges of different atoms, and what they sum for the same atom is added in their order.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+from mekrr.backbones.convolution import Convolution, Edges
+from mekrr.backbones.process_state import forward_product
+from mekrr.typing import Float, Tensor
+
+Array = np.ndarray
+
+_CHUNK = 256  # edges of a thread for which filters are made at once: half a megabyte of them
+_WORTH_A_THREAD = 64  # edges
+_KEPT_BYTES = 32_000_000  # of one convolution's filters and couplings
+# Sums over channels may be reordered, so that they are vectorised; what is not a number stays so.
+_compiled: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+
+
+def convolution_values(
+    convolution: Convolution,
+    edges: Edges,
+    features: Float[Tensor, "atoms columns"],
+    lengths: Float[Tensor, "edges"],
+    harmonics: Float[Tensor, "edges harmonics"],
+) -> Float[Tensor, "atoms out"]:
+    """Messages summed over neighbours."""
+    layout, factors = convolution.layout, _factors(convolution, edges, lengths, harmonics)
+    x = _array(layout.into.gather(features))
+    out = features.new_zeros(len(features), layout.out.width)
+    for part, sides, cuts in _parts(edges):
+        made = factors(part)
+        _each(partial(_values, _array(out), x, *map(_array, made), *sides, layout.paths), cuts)
+    return layout.out.scatter(out, convolution.n_out)
+
+
+def convolution_gradients(
+    convolution: Convolution,
+    edges: Edges,
+    features: Float[Tensor, "atoms columns"],
+    lengths: Float[Tensor, "edges"],
+    harmonics: Float[Tensor, "edges harmonics"],
+    gradient: Float[Tensor, "atoms out"],
+) -> tuple[Float[Tensor, "atoms columns"], Float[Tensor, "edges"], Float[Tensor, "edges harmonics"]]:
+    """Gradients in features, lengths and harmonics, given the gradient in the output."""
+    layout, factors = convolution.layout, _factors(convolution, edges, lengths, harmonics)
+    x, given = _array(layout.into.gather(features)), _array(layout.out.gather(gradient))
+    by_x = features.new_zeros(torch.get_num_threads(), *x.shape)
+    by_hidden, by_harmonics = lengths.new_empty(len(lengths), len(convolution.mixing)), torch.empty_like(harmonics)
+    for part, sides, cuts in _parts(edges):
+        made = factors(part)
+        by_filters, by_matrices = map(torch.zeros_like, made)
+        arrays = map(_array, (by_x, by_filters, by_matrices))
+        _each(partial(_gradients, *arrays, x, *map(_array, made), given, *sides, layout.paths), cuts)
+        by_hidden[part] = by_filters @ convolution.mixing.T
+        by_harmonics[part] = by_matrices @ layout.couplings.T
+    by_lengths = _pulled_back(convolution, lengths, by_hidden)
+    return layout.into.scatter(by_x.sum(0), features.shape[1]), by_lengths, by_harmonics
+
+
+def convolution_tangents(
+    convolution: Convolution,
+    edges: Edges,
+    features: Float[Tensor, "atoms columns"],
+    lengths: Float[Tensor, "edges"],
+    harmonics: Float[Tensor, "edges harmonics"],
+    feature_tangents: Float[Tensor, "n atoms columns"],
+    length_tangents: Float[Tensor, "n edges"],
+    harmonic_tangents: Float[Tensor, "n edges harmonics"],
+) -> Float[Tensor, "n atoms out"]:
+    """Derivatives of the output along n directions."""
+    layout, n = convolution.layout, len(feature_tangents)
+    hidden, slopes, *_ = forward_product(convolution.hidden, (lengths,), (torch.ones_like(lengths),))
+    x = _array(layout.into.gather(features))
+    moves = _array(layout.into.gather(feature_tangents).transpose(0, 1).contiguous())
+    stretched, turned = length_tangents.T.contiguous(), harmonic_tangents.transpose(0, 1)
+    out = features.new_zeros(len(features), n, layout.out.width)
+    for part, sides, cuts in _parts(edges):
+        made = hidden[part] @ convolution.mixing, slopes[part] @ convolution.mixing, harmonics[part] @ layout.couplings
+        along = (turned[part].flatten(0, 1) @ layout.couplings).unflatten(0, (-1, n)), stretched[part]
+        arrays = map(_array, (out, *made, *along))
+        _each(partial(_tangents, x, moves, *arrays, *sides, layout.paths), cuts)
+    return layout.out.scatter(out.transpose(0, 1), convolution.n_out)
+
+
+@_compiled
+def _values(
+    out: Array, x: Array, filters: Array, matrices: Array, centre: Array, neighbour: Array, paths: Array,
+    thread: int, first: int, last: int,
+) -> None:  # fmt: skip
+    """out_i[m3] += M[m3, m1] (w x_j[m1]), all channels at once."""
+    weighted = np.empty(x.shape[1], x.dtype)
+    for e in range(first, last):
+        for p in range(len(paths)):
+            start, n_in, into, n_out, w0, m0, channels = paths[p]
+            w = filters[e, w0 : w0 + channels]
+            for m1 in range(n_in):
+                source = x[neighbour[e], start + m1 * channels : start + (m1 + 1) * channels]
+                for u in range(channels):
+                    weighted[u] = w[u] * source[u]
+                for m3 in range(n_out):
+                    factor = matrices[e, m0 + m3 * n_in + m1]
+                    target = out[centre[e], into + m3 * channels : into + (m3 + 1) * channels]
+                    for u in range(channels):
+                        target[u] += factor * weighted[u]
+
+
+@_compiled
+def _gradients(
+    by_x: Array, by_filters: Array, by_matrices: Array, x: Array, filters: Array, matrices: Array, given: Array,
+    centre: Array, neighbour: Array, paths: Array, thread: int, first: int, last: int,
+) -> None:  # fmt: skip
+    """With g = dE/dout_i and t[m1] = sum_m3 M g[m3]: w t[m1] for x_j, sum_m1 x_j t for w, sum_u g w x_j for M."""
+    t, weighted = np.empty((2, x.shape[1]), x.dtype)
+    for e in range(first, last):
+        for p in range(len(paths)):
+            start, n_in, into, n_out, w0, m0, channels = paths[p]
+            w, by_w = filters[e, w0 : w0 + channels], by_filters[e, w0 : w0 + channels]
+            for m1 in range(n_in):
+                column = start + m1 * channels
+                source = x[neighbour[e], column : column + channels]
+                by_source = by_x[thread, neighbour[e], column : column + channels]
+                for u in range(channels):
+                    t[u] = 0
+                    weighted[u] = w[u] * source[u]
+                for m3 in range(n_out):
+                    factor = matrices[e, m0 + m3 * n_in + m1]
+                    g = given[centre[e], into + m3 * channels : into + (m3 + 1) * channels]
+                    total = x.dtype.type(0)
+                    for u in range(channels):
+                        t[u] += factor * g[u]
+                        total += g[u] * weighted[u]
+                    by_matrices[e, m0 + m3 * n_in + m1] = total
+                for u in range(channels):
+                    by_source[u] += t[u] * w[u]
+                    by_w[u] += t[u] * source[u]
+
+
+@_compiled
+def _tangents(
+    x: Array, moves: Array, out: Array, filters: Array, slopes: Array, matrices: Array, turned: Array,
+    stretched: Array, centre: Array, neighbour: Array, paths: Array, thread: int, first: int, last: int,
+) -> None:  # fmt: skip
+    """out'_i[m3] += M (w x'_j + r' w_r x_j)[m1] + M' (w x_j)[m1], direction after direction."""
+    weighted, stretch, carried = np.empty((3, x.shape[1]), x.dtype)
+    for e in range(first, last):
+        for p in range(len(paths)):
+            start, n_in, into, n_out, w0, m0, channels = paths[p]
+            w, w_r = filters[e, w0 : w0 + channels], slopes[e, w0 : w0 + channels]
+            for m1 in range(n_in):
+                column = start + m1 * channels
+                source = x[neighbour[e], column : column + channels]
+                for u in range(channels):
+                    weighted[u] = w[u] * source[u]
+                    stretch[u] = w_r[u] * source[u]
+                for d in range(moves.shape[1]):
+                    move, length = moves[neighbour[e], d, column : column + channels], stretched[e, d]
+                    for u in range(channels):
+                        carried[u] = w[u] * move[u] + length * stretch[u]
+                    for m3 in range(n_out):
+                        entry = m0 + m3 * n_in + m1
+                        factor, turn = matrices[e, entry], turned[e, d, entry]
+                        target = out[centre[e], d, into + m3 * channels : into + (m3 + 1) * channels]
+                        for u in range(channels):
+                            target[u] += factor * carried[u] + turn * weighted[u]
+
+
+def _factors(
+    convolution: Convolution, edges: Edges, lengths: Float[Tensor, "edges"], harmonics: Float[Tensor, "edges harmonics"]
+) -> Callable[[slice], tuple[Tensor, Tensor]]:
+    """Filters and couplings M of some edges."""
+    mixing, couplings = convolution.mixing, convolution.layout.couplings
+    if len(lengths) * (mixing.shape[1] + couplings.shape[1]) * lengths.itemsize > _KEPT_BYTES:
+        hidden = convolution.hidden(lengths)
+        return lambda part: (hidden[part] @ mixing, harmonics[part] @ couplings)
+    filters = _kept(edges, mixing, lengths, lambda: convolution.hidden(lengths) @ mixing)
+    matrices = _kept(edges, couplings, harmonics, lambda: harmonics @ couplings)
+    return lambda part: (filters[part], matrices[part])
+
+
+def _kept(edges: Edges, by: Tensor, of: Tensor, make: Callable[[], Tensor]) -> Tensor:
+    """A product, kept with the edges: a pass that carries a tangent, and its way back, use it four times."""
+    found = edges.kept.get(id(by))
+    if found is None or not torch.equal(found[0], of):
+        found = edges.kept[id(by)] = (of.detach(), make().detach())
+    return found[1]
+
+
+def _pulled_back(
+    convolution: Convolution, lengths: Float[Tensor, "edges"], by_hidden: Float[Tensor, "edges hidden"]
+) -> Float[Tensor, "edges"]:
+    """Gradient in the lengths from that in what the filters are made of."""
+    with torch.enable_grad():
+        at = lengths.detach().requires_grad_(True)
+        return torch.autograd.grad(convolution.hidden(at), at, by_hidden)[0]
+
+
+def _array(tensor: Tensor) -> Array:
+    """The same memory; what is given to a differentiable operation may want gradients."""
+    return tensor.detach().numpy()
+
+
+def _parts(edges: Edges) -> Iterator[tuple[slice, tuple[Array, Array], list[tuple[int, int]]]]:
+    """Consecutive edges, their two sides, and which of them each thread takes: never a part of an atom's."""
+    centre, neighbour, threads = edges.centre.numpy(), edges.neighbour.numpy(), torch.get_num_threads()
+    for first in range(0, len(centre), _CHUNK * threads):
+        part = slice(first, min(first + _CHUNK * threads, len(centre)))
+        here, n = centre[part], part.stop - first
+        shares = max(1, min(threads, n // _WORTH_A_THREAD))
+        ends = [int(np.searchsorted(here, here[k * n // shares])) for k in range(1, shares)]
+        yield part, (here, neighbour[part]), list(zip([0, *ends], [*ends, n], strict=True))
+
+
+def _each(kernel: Callable[[int, int, int], None], cuts: list[tuple[int, int]]) -> None:
+    """Of every thread's edges."""
+    if len(cuts) == 1:
+        kernel(0, *cuts[0])
+        return
+    for done in [_pool(len(cuts)).submit(kernel, thread, *cut) for thread, cut in enumerate(cuts)]:
+        done.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="convolution")
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
