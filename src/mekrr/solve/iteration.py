@@ -8,7 +8,7 @@ import torch
 from mekrr.typing import Float, Tensor
 
 TOLERANCE = 0.15  # of the residual that the preconditioner's solution leaves; errors on real data hardly change below
-MAX_ITERATIONS = 8
+MAX_ITERATIONS = 12
 
 Product = Callable[[Float[Tensor, "groups"]], Float[Tensor, "groups"]]
 

@@ -89,12 +89,18 @@ class Surface:
             self._evaluate(at._replace(length_scale=r) for r in self.scales if r > at.length_scale)
 
     def mix(self, start: Trial) -> None:
-        """Evaluate a trial's values without the tangent kernel and with half of it, then go uphill from there."""
+        """Evaluate a trial's values without the tangent kernel and with half of it, then go uphill from there.
+
+        With half of it also at the ends and the middle of the force weights: the trial's own says little about the best
+        one beside a tangent kernel, and the valley between them may have a rise.
+        """
         grid = self.grid
         at = Point(
             0, grid.species_weights.index(start.species_weight), grid.force_weights.index(start.force_weight or 0.0)
         )
-        self._evaluate(at._replace(tangent_share=k) for k in {0, len(grid.tangent_shares) // 2})
+        half = at._replace(tangent_share=len(grid.tangent_shares) // 2)
+        self._evaluate([at._replace(tangent_share=0), half])
+        self._evaluate(half._replace(force_weight=k) for k in _every_other(len(grid.force_weights)))
         for prior in self.priors:
             self._climb(prior.name)
 
