@@ -129,40 +129,44 @@ class Group:
         return part.reshape(*part.shape[:-1], self.channels, self.n_in).transpose(-1, -2).contiguous()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Columns:
     """Columns of features rearranged: irrep after irrep, m by channels, so that channels are contiguous.
 
     Attributes:
-        order: column of e3nn's layout for each column of this one.
+        irreps: columns in e3nn's layout, channels by m, and the number of m.
         starts: of each irrep here, by its first column in e3nn's layout.
+        width: number of columns here.
     """
 
-    order: Int[Tensor, "width"]
+    irreps: tuple[tuple[slice, int], ...]
     starts: dict[int, int]
+    width: int
 
     @staticmethod
-    def of(irreps: Iterable[tuple[slice, int]], like: Tensor) -> "Columns":
+    def of(irreps: Iterable[tuple[slice, int]]) -> "Columns":
         """Of irreps, one named twice once: their columns, channels by m in e3nn's layout, and the number of m."""
         distinct = {columns.start: (columns, n) for columns, n in irreps}
-        parts = [torch.arange(c.start, c.stop).unflatten(0, (-1, n)).T.flatten() for c, n in distinct.values()]
-        starts = dict(zip(distinct, itertools.accumulate([0, *map(len, parts)]), strict=False))
-        return Columns(torch.cat(parts).to(like.device), starts)
-
-    @property
-    def width(self) -> int:
-        """Number of columns here."""
-        return len(self.order)
+        *starts, width = itertools.accumulate((c.stop - c.start for c, _ in distinct.values()), initial=0)
+        return Columns(tuple(distinct.values()), dict(zip(distinct, starts, strict=True)), width)
 
     def gather(self, features: Float[Tensor, "*n columns"]) -> Float[Tensor, "*n width"]:
         """From e3nn's layout."""
-        return features[..., self.order]
+        return torch.cat([_turned(features[..., c], (c.stop - c.start) // n) for c, n in self.irreps], dim=-1)
 
     def scatter(self, found: Float[Tensor, "*n width"], n_columns: int) -> Float[Tensor, "*n n_columns"]:
         """To e3nn's layout, zero where there is nothing here."""
-        out = found.new_zeros(*found.shape[:-1], n_columns)
-        out[..., self.order] = found
+        make = found.new_empty if self.width == n_columns else found.new_zeros
+        out = make(*found.shape[:-1], n_columns)
+        for c, n in self.irreps:
+            start = self.starts[c.start]
+            out[..., c] = _turned(found[..., start : start + c.stop - c.start], n)
         return out
+
+
+def _turned(columns: Float[Tensor, "*n columns"], rows: int) -> Float[Tensor, "*n columns"]:
+    """A matrix of so many rows, transposed."""
+    return columns.unflatten(-1, (rows, -1)).transpose(-1, -2).flatten(-2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +191,8 @@ class Layout:
         """Of the paths of a convolution."""
         paths = [(group, path) for group in groups for path in group.paths]
         couplings = [path.coupling for _, path in paths]
-        into = Columns.of([(group.columns, group.n_in) for group, _ in paths], couplings[0])
-        out = Columns.of([(path.out, path.n_out) for _, path in paths], couplings[0])
+        into = Columns.of((group.columns, group.n_in) for group, _ in paths)
+        out = Columns.of((path.out, path.n_out) for _, path in paths)
         first = itertools.accumulate([0, *(coupling.shape[1] for coupling in couplings)])
         rows = [
             (into.starts[g.columns.start], g.n_in, out.starts[p.out.start], p.n_out, p.weights.start, at, g.channels)
