@@ -42,13 +42,13 @@ class Edges:
         centre: atoms that receive messages.
         neighbour: atoms that send them.
         n_atoms: of the graph.
-        kept: what a pass makes of these edges once: from what, and the product, by the identity of its other factor.
+        kept: what a pass makes of these edges once: the other factor and the product, by name and a factor's identity.
     """
 
     centre: Int[Tensor, "edges"]
     neighbour: Int[Tensor, "edges"]
     n_atoms: int
-    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    kept: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @staticmethod
     def of(graph: GraphBatch) -> "Edges":

@@ -23,7 +23,7 @@ Array = np.ndarray
 
 _CHUNK = 256  # edges of a thread for which filters are made at once: half a megabyte of them
 _WORTH_A_THREAD = 64  # edges
-_KEPT_BYTES = 32_000_000  # of one convolution's filters and couplings
+_KEPT_BYTES = 64_000_000  # of one convolution's filters, and as much of their slopes
 # Sums over channels may be reordered, so that they are vectorised; what is not a number stays so.
 _compiled: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
 
@@ -81,15 +81,15 @@ def convolution_tangents(
 ) -> Float[Tensor, "n atoms out"]:
     """Derivatives of the output along n directions."""
     layout, n = convolution.layout, len(feature_tangents)
-    hidden, slopes, *_ = forward_product(convolution.hidden, (lengths,), (torch.ones_like(lengths),))
+    factors, slopes = _factors(convolution, edges, lengths, harmonics), _slopes(convolution, edges, lengths)
     x = _array(layout.into.gather(features))
     moves = _array(layout.into.gather(feature_tangents).transpose(0, 1).contiguous())
     stretched, turned = length_tangents.T.contiguous(), harmonic_tangents.transpose(0, 1)
     out = features.new_zeros(len(features), n, layout.out.width)
     for part, sides, cuts in _parts(edges):
-        made = hidden[part] @ convolution.mixing, slopes[part] @ convolution.mixing, harmonics[part] @ layout.couplings
+        filters, matrices = factors(part)
         along = (turned[part].flatten(0, 1) @ layout.couplings).unflatten(0, (-1, n)), stretched[part]
-        arrays = map(_array, (out, *made, *along))
+        arrays = map(_array, (out, filters, slopes(part), matrices, *along))
         _each(partial(_tangents, x, moves, *arrays, *sides, layout.paths), cuts)
     return layout.out.scatter(out.transpose(0, 1), convolution.n_out)
 
@@ -181,20 +181,32 @@ def _factors(
 ) -> Callable[[slice], tuple[Tensor, Tensor]]:
     """Filters and couplings M of some edges."""
     mixing, couplings = convolution.mixing, convolution.layout.couplings
-    if len(lengths) * (mixing.shape[1] + couplings.shape[1]) * lengths.itemsize > _KEPT_BYTES:
-        hidden = convolution.hidden(lengths)
-        return lambda part: (hidden[part] @ mixing, harmonics[part] @ couplings)
-    filters = _kept(edges, mixing, lengths, lambda: convolution.hidden(lengths) @ mixing)
-    matrices = _kept(edges, couplings, harmonics, lambda: harmonics @ couplings)
-    return lambda part: (filters[part], matrices[part])
+    filters = _product(edges, "filters", mixing, lengths, lambda: convolution.hidden(lengths))
+    matrices = _product(edges, "couplings", couplings, harmonics, lambda: harmonics)
+    return lambda part: (filters(part), matrices(part))
 
 
-def _kept(edges: Edges, by: Tensor, of: Tensor, make: Callable[[], Tensor]) -> Tensor:
-    """A product, kept with the edges: a pass that carries a tangent, and its way back, use it four times."""
-    found = edges.kept.get(id(by))
+def _slopes(convolution: Convolution, edges: Edges, lengths: Float[Tensor, "edges"]) -> Callable[[slice], Tensor]:
+    """Derivatives of the filters in the distance, of some edges."""
+
+    def hidden() -> Tensor:
+        return forward_product(convolution.hidden, (lengths,), (torch.ones_like(lengths),))[1]
+
+    return _product(edges, "slopes", convolution.mixing, lengths, hidden)
+
+
+def _product(edges: Edges, name: str, by: Tensor, of: Tensor, make: Callable[[], Tensor]) -> Callable[[slice], Tensor]:
+    """Rows of a product by a matrix, of some edges.
+
+    Small ones are kept with the edges: a pass that carries a tangent, and its way back, use them four times.
+    """
+    if len(of) * by.shape[1] * by.itemsize > _KEPT_BYTES:
+        left = make()
+        return lambda part: left[part] @ by
+    found = edges.kept.get((name, id(by)))
     if found is None or not torch.equal(found[0], of):
-        found = edges.kept[id(by)] = (of.detach(), make().detach())
-    return found[1]
+        found = edges.kept[name, id(by)] = (of.detach(), (make() @ by).detach())
+    return lambda part: found[1][part]
 
 
 def _pulled_back(
