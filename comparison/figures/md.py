@@ -4,7 +4,7 @@
 in turn in one process: our calculator (energy, forces, stress, deviation), our own reverse pass through the backbone
 alone on the same skinned neighbour list, and sevenn's calculator.
 
-python comparison/figures/md.py [--structures 60] [--steps 2000] [--rounds 30] [--model MODEL]
+python comparison/figures/md.py [--structures 60] [--steps 2000] [--rounds 30] [--model MODEL] [--tangent-share S]
 """
 
 import argparse
@@ -32,11 +32,11 @@ INTACT = (0, 1, 4)
 LARGEST_FORCE = 10.0  # eV/Angstrom; frames beyond are left out
 
 
-def potential(count, cache):
+def potential(count, cache, share):
     """Fitted to frames of intact formate drawn at random."""
     usable = [s for s in read_structures(SOURCE) if s.info["segment"] in INTACT and abs(s.forces).max() < LARGEST_FORCE]
     chosen = np.sort(np.random.default_rng(0).permutation(len(usable))[:count])
-    return mekrr.KernelPotential(cache=cache).fit([usable[i] for i in chosen])
+    return mekrr.KernelPotential(cache=cache, tangent_share=share).fit([usable[i] for i in chosen])
 
 
 def start():
@@ -94,8 +94,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--model", type=Path, help="a fitted model instead of fitting one")
     parser.add_argument("--cache", type=Path, help="folder of features")
+    parser.add_argument("--tangent-share", type=lambda text: text if text == "auto" else float(text), default="auto")
     given = parser.parse_args()
-    fitted = mekrr.KernelPotential.load(given.model) if given.model else potential(given.structures, given.cache)
+    fitted = (
+        mekrr.KernelPotential.load(given.model)
+        if given.model
+        else potential(given.structures, given.cache, given.tangent_share)
+    )
     print(f"{torch.get_num_threads()} threads, {fitted.fitted_.record.data.n_structures} training structures")
     times = step_times(fitted, given.rounds)
     medians = ", ".join(f"{1000 * t:.0f}" for t in np.median(times, axis=0))
