@@ -1,11 +1,9 @@
 """Elastic constants, vacancy and lattice constant of copper: SevenNet-0 by itself, fitted to 58 structures, and DFT.
 
-    python comparison/figures/copper.py [--without-strain] [--exact-forces] [--model FILE] [--cache FOLDER]
-                                        [--figure docs/copper.svg]
+    python comparison/figures/copper.py [--exact-forces] [--model FILE] [--cache FOLDER] [--figure docs/copper.svg]
 
 The set is mlearn's copper, published split. The 58 are every fourth frame of its training file without the surfaces:
-dynamics, strained cells, vacancies. With --without-strain they are 58 frames evenly spread over dynamics and vacancies,
-no strained cell among them.
+dynamics, strained cells, vacancies.
 
 C11 and C44 are second derivatives of the energy at the cell of 3.616 A that the set strains along an axis or shears, by
 up to 10%, in a least-squares polynomial over all of these cells, training and test; the stress of that cell, which is
@@ -31,19 +29,14 @@ from sevenn.calculator import SevenNetCalculator
 
 import mekrr
 
-COUNT = 58
 SHEARED = 1e-3  # of a shear strain; what is below is one along an axis
 VACANCY_FMAX = 0.01  # eV/Angstrom
 ROW = "{:<34} {:>12} {:>12} {:>12}"
 
 
-def fitted_to(structures, without_strain):
-    """The training structures: every fourth frame, or as many without a strained cell."""
-    usable = [s for s in structures if s.info["config_type"] != "Surface"]
-    if not without_strain:
-        return usable[::4]
-    usable = [s for s in usable if s.info["config_type"] != "Elastic"]
-    return [usable[i] for i in np.linspace(0, len(usable) - 1, COUNT).round().astype(int)]
+def chosen_from(structures):
+    """The training structures: every fourth frame that is no surface."""
+    return [s for s in structures if s.info["config_type"] != "Surface"][::4]
 
 
 def side(structures):
@@ -166,14 +159,13 @@ def potential(given, train):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MEKRR_DATA", "../shared/data")))
-    parser.add_argument("--without-strain", action="store_true", help="no strained cell among the training structures")
     parser.add_argument("--exact-forces", action="store_true", help="all force components, not probes of them")
     parser.add_argument("--model", type=Path, help="model file: used where it exists, else written")
     parser.add_argument("--cache", type=Path, help="folder of features")
     parser.add_argument("--figure", type=Path, help="SVG of energies over strain")
     given = parser.parse_args()
     train, test = (mekrr.read_structures(given.data / f"mlearn_cu/{part}.extxyz.gz") for part in ("training", "test"))
-    chosen = fitted_to(train, given.without_strain)
+    chosen = chosen_from(train)
     fitted, took = potential(given, chosen)
     kinds = [s.info["config_type"] for s in chosen]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
