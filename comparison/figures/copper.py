@@ -1,6 +1,7 @@
 """Elastic constants, vacancy and lattice constant of copper: SevenNet-0 by itself, fitted to 58 structures, and DFT.
 
     python comparison/figures/copper.py [--exact-forces] [--model FILE] [--cache FOLDER] [--figure docs/copper.svg]
+    python comparison/figures/copper.py --check
 
 The set is mlearn's copper, published split. The 58 are every fourth frame of its training file without the surfaces:
 dynamics, strained cells, vacancies.
@@ -11,7 +12,8 @@ the slope, is taken off. The three columns are three sets of energies of the sam
 vacancy and lattice constant the set has nothing that DFT could be read from: they are those of the two potentials.
 
 Everything else is chosen by the fit, which stops at the probed forces unless --exact-forces is given. --model keeps it;
-one that is there is used. --figure draws energies over strain.
+one that is there is used. --figure draws energies over strain. --check fits nothing:
+it prints what the polynomial makes of shorter strains and of EMT, whose constants are known from its stress.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.optimize import FIRE
 from ase.units import GPa
 from scipy.optimize import minimize_scalar
@@ -119,6 +122,33 @@ def vacancy(edge, calculator):
     return left.get_potential_energy() - (len(left) / len(perfect)) * whole
 
 
+def from_stress(edge, calculator, step=1e-3):
+    """C11, C44 and stress of a cubic cell, GPa, from its second Piola-Kirchhoff stress."""
+
+    def stress(strain):
+        atoms = cube(edge, calculator)
+        F = np.eye(3) + strain
+        atoms.set_cell(atoms.cell[:] @ F, scale_atoms=True)
+        inverse = np.linalg.inv(F)
+        return np.linalg.det(F) * inverse @ atoms.get_stress(voigt=False) @ inverse.T / GPa
+
+    along, shear = np.zeros((3, 3)), np.zeros((3, 3))
+    along[0, 0], shear[1, 2], shear[2, 1] = step, step / 2, step / 2
+    slopes = [(stress(strain) - stress(-strain)) / (2 * step) for strain in (along, shear)]
+    return slopes[0][0, 0], slopes[1][1, 2], stress(0 * along)[0, 0]
+
+
+def check(strained, along, shear, edge):
+    """Print C11, C44 and stress of DFT by shorter strains, and of EMT in both ways."""
+    dft, emt = np.array([s.energy for s in strained]), energies_of(strained, EMT())
+    cases = [(f"DFT to {limit:.0%}", dft, limit) for limit in (0.10, 0.07, 0.05)] + [("EMT to 10%", emt, 0.10)]
+    print(ROW.format("", "C11", "C44", "stress"))
+    for name, energies, limit in cases:
+        near = (np.abs(along) < limit + 1e-3) & (shear < limit + 1e-3)
+        print(ROW.format(name, *(f"{x:.1f}" for x in elastic(energies[near], along[near], shear[near], edge**3))))
+    print(ROW.format("EMT, from its stress", *(f"{x:.1f}" for x in from_stress(edge / 3, EMT()))))
+
+
 def draw(path, along, shear, energies):
     """Energies over strain, meV/atom above the unstrained cell of the same method."""
     import matplotlib
@@ -162,9 +192,16 @@ def main():
     parser.add_argument("--exact-forces", action="store_true", help="all force components, not probes of them")
     parser.add_argument("--model", type=Path, help="model file: used where it exists, else written")
     parser.add_argument("--cache", type=Path, help="folder of features")
+    parser.add_argument("--check", action="store_true", help="the polynomial on shorter strains and on EMT, no fit")
     parser.add_argument("--figure", type=Path, help="SVG of energies over strain")
     given = parser.parse_args()
     train, test = (mekrr.read_structures(given.data / f"mlearn_cu/{part}.extxyz.gz") for part in ("training", "test"))
+    strained = [s for s in (*train, *test) if s.info["config_type"] == "Elastic"]
+    edge = side(strained)
+    along, shear = strains(strained, edge)
+    if given.check:
+        check(strained, along, shear, edge)
+        return
     chosen = chosen_from(train)
     fitted, took = potential(given, chosen)
     kinds = [s.info["config_type"] for s in chosen]
@@ -172,9 +209,6 @@ def main():
     print(f"{len(chosen)} structures: {counts}; fit: {took}", flush=True)
 
     errors = mekrr.evaluate(fitted, test).metrics()
-    strained = [s for s in (*train, *test) if s.info["config_type"] == "Elastic"]
-    edge = side(strained)
-    along, shear = strains(strained, edge)
     calculators = {"SevenNet-0": SevenNetCalculator("7net-0", device="cpu"), "mekrr": mekrr.Calculator(fitted)}
     energies = {name: energies_of(strained, calc) for name, calc in calculators.items()}
     energies["DFT"] = np.array([s.energy for s in strained])
