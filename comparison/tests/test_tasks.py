@@ -171,6 +171,16 @@ def test_failures_caps_and_refusals_stay_in_the_table(inputs):
     assert [row["status"] for row in flat_rows(results)] == ["done", "missing", "failed"]
 
 
+def test_who_rules_a_mean_square_is_named_below_the_table(inputs):
+    cells, _ = TASKS["same"].plan(replace(inputs, methods=("linear",)))
+    done = [result(cell) for cell in cells]
+    ruled = {"energy": {"structures": ["a.xyz, index 7 (Cu)"], "share": 0.62}, "forces": {}}
+    done[1].record["tests"]["test"]["ruled_by"] = ruled
+    table = error_table(done, "Errors")
+    assert table.rows[0][-1] == "ruled [1]"
+    assert table.footnotes == ("[1] seed 1: 62% of the squares of energy come from a.xyz, index 7 (Cu)",)
+
+
 def test_one_failed_seed_does_not_hide_the_others(inputs):
     cells, _ = TASKS["same"].plan(replace(inputs, methods=("linear",)))
     group = grouped([result(cells[0]), Result(cells[1], "k", {"status": "failed", "message": "m"})])[0]

@@ -19,15 +19,19 @@ from mekrr.potential.prediction import predictions_of
 DEFAULT_SKIN = 0.5  # Angstrom
 
 
-def warn_of_capped_neighbours(backbone: Backbone) -> None:
-    """Say what a cap on the number of neighbours does to dynamics."""
+def warn_of_jumps(backbone: Backbone) -> None:
+    """Say where the energy is not continuous, which dynamics will meet."""
+    reasons = []
     if backbone.max_neighbours is not None:
-        warnings.warn(
-            f"{backbone.name} keeps the {backbone.max_neighbours} nearest neighbours of an atom: the energy jumps "
-            "where a neighbour enters or leaves them, so dynamics do not conserve energy exactly",
-            MekrrWarning,
-            stacklevel=3,
+        reasons.append(
+            f"keeps the {backbone.max_neighbours} nearest neighbours of an atom: the energy jumps where a neighbour "
+            "enters or leaves them"
         )
+    if backbone.jumps:
+        reasons.append(f"{backbone.jumps}: the energy jumps where a neighbour comes within {backbone.cutoff:g} Å")
+    for reason in reasons:
+        said = f"{backbone.name} {reason}, so dynamics do not conserve energy exactly"
+        warnings.warn(said, MekrrWarning, stacklevel=3)
 
 
 class Results(dict[str, Any]):
@@ -102,7 +106,7 @@ class Calculator(AseCalculator):
         self.potential = potential
         self.uncertainty = uncertainty
         self.skin = skin
-        warn_of_capped_neighbours(potential.backbone)
+        warn_of_jumps(potential.backbone)
         self._make_own()
 
     def _make_own(self) -> None:

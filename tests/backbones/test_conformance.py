@@ -12,7 +12,7 @@ from mekrr.backbones.schnet import SchNet
 from mekrr.graph import build_batch
 from mekrr.testing import check_backbone
 
-SLOW = {"sevennet-l3i5", "sevennet-mf-0", "chgnet-r2scan"}
+SLOW = {"sevennet-l3i5", "sevennet-mf-0", "chgnet-r2scan", "hienet"}
 
 
 def packaged():

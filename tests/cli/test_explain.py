@@ -132,3 +132,17 @@ def test_the_page_opens_at_the_most_uncertain_atom_and_needs_no_network(opened):
     fetched = opened.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
     assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []
     assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+OVERLAP = """
+const boxes = ["structure", "map", "info"].map(part => document.getElementById("chemiscope-" + part));
+const [structure, map, info] = boxes.map(box => box.getBoundingClientRect());
+return map.height > 300 && structure.bottom <= map.top && map.bottom <= info.top
+  && info.bottom <= document.getElementById("elements").getBoundingClientRect().top;
+"""
+
+
+@pytest.mark.slow
+def test_on_a_phone_the_parts_of_the_viewer_stand_below_one_another(opened):
+    opened.set_window_size(500, 900)  # the narrowest that headless Chromium takes
+    assert opened.execute_script(OVERLAP)

