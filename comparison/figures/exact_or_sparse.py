@@ -4,7 +4,8 @@
     python comparison/figures/exact_or_sparse.py --training FILE --test FILE [--count 1000]
 
 Every second structure of the embedded data set is fitted, the others are predicted, or so many of one file and those of
-another, with one layer and everything else chosen by each solver itself. Beyond 3,000 structures energies alone go to the sparse solver unless --solver says exact.
+another, with one layer and everything else chosen by each solver itself. Beyond 3,000 structures energies alone go to
+the sparse solver unless --solver says exact.
 """
 
 import argparse

@@ -19,7 +19,7 @@ from mekrr.solve.inducing import AUTO_LIMIT, CANDIDATES
 TRIED = 500  # rows of the matrix whose decomposition is timed
 DECOMPOSITIONS = 12  # of the size of the solution: the search makes more, of smaller ones
 SQUARES = 8  # matrices of the basis' size in memory at once
-COPIES = 4  # of the rows that span the tangent kernel's basis, in single precision: as read, and in half and double
+COPIES = 7  # of the rows that span the tangent kernel's basis, in units of single precision: several precisions at once
 STRETCH = 2.0  # estimates of the time of dense algebra hold within such a factor
 
 
