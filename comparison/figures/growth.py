@@ -137,7 +137,7 @@ def plot(rows: list[dict], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "mekrr"
     from matplotlib import pyplot
 
-    axes_there = [axis for axis in LABELS if any(row["axis"] == axis for row in rows)]
+    axes_there = [axis for axis in LABELS if sum(row["axis"] == axis for row in rows) > 1]
     figure, axes = pyplot.subplots(2, len(axes_there), figsize=(2.6 * len(axes_there), 5), squeeze=False)
     for column, axis in enumerate(axes_there):
         some = sorted((row for row in rows if row["axis"] == axis), key=lambda row: row[axis])

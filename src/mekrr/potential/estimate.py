@@ -100,7 +100,8 @@ def estimate(job: FitJob) -> Estimate:
 
 def _feature_memory(n_atoms: int, width: int) -> int:
     """Of all layers and of the chosen ones, unless they lie in files, and of candidates for inducing environments."""
-    return 2 * min(MATRIX_BYTES, 4 * n_atoms * width) + 12 * min(CANDIDATES, n_atoms) * width
+    size = 4 * n_atoms * width
+    return (2 * size if size <= MATRIX_BYTES else 0) + 12 * min(CANDIDATES, n_atoms) * width
 
 
 def _seconds(call: object) -> float:
