@@ -145,7 +145,7 @@ def plot(rows: list[dict], path: Path) -> None:
         for line, (key, label) in enumerate((("cpu_s", "CPU, s"), ("own_mib", "memory, MiB"))):
             y = [row[key] for row in some]
             axes[line, column].plot(x, y, "o-")
-            axes[line, column].set(xlim=(0, None), ylim=(0, None), title=f"power {power(x, y):.2f}")
+            axes[line, column].set(xlim=(0, None), ylim=(0, 1.1 * max(y)), title=f"power {power(x, y):.2f}")
             axes[line, column].title.set_fontsize(9)
             if column == 0:
                 axes[line, column].set_ylabel(label)
