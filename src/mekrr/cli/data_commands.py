@@ -22,13 +22,13 @@ from mekrr.data import (
     Issue,
     LabelKeys,
     Structure,
+    check,
     datasets,
     fetch,
     inspect_report,
     read_structures,
     unit_of_derivatives,
     unit_of_energies,
-    validate,
 )
 from mekrr.graph import build_batch
 
@@ -50,10 +50,11 @@ def inspect(
     """Validate DATA and show what is in it; exit code 1 when it cannot be used for a fit."""
     structures = read_structures(data, keys, index, require_energy=False)
     network = None if backbone is None else load_backbone(backbone)
-    issues = validate(structures, None if network is None else network.known_species)
+    checked = check(structures, None if network is None else network.known_species)
+    issues = list(checked.issues)
     if network is not None and network.has_energy and all(issue.level != "error" for issue in issues):
         issues += _beside_backbone(structures, network)
-    report = inspect_report(structures, issues)
+    report = inspect_report(structures, issues, checked.shortest_distances)
     if json:
         print_json(report)
     else:

@@ -14,7 +14,7 @@ from mekrr.data.checking.magnitudes import unit_of_derivatives, unit_of_energies
 from mekrr.data.checking.origins import label_remarks
 from mekrr.data.checking.splits import Split, split
 from mekrr.data.checking.summary import DatasetSummary, inspect_report, summary
-from mekrr.data.checking.validation import raise_on_errors, validate
+from mekrr.data.checking.validation import Checked, check, raise_on_errors, validate
 from mekrr.data.reading.drawer import OWN_RESULTS
 from mekrr.data.reading.labels import LabelKeys, as_structures, from_ase
 from mekrr.data.reading.readers import read_structures
@@ -24,6 +24,7 @@ from mekrr.data.registry import DatasetEntry, datasets, fetch, load_dataset
 
 __all__ = [
     "OWN_RESULTS",
+    "Checked",
     "CompositionReference",
     "DatasetEntry",
     "DatasetSummary",
@@ -32,6 +33,7 @@ __all__ = [
     "Split",
     "Structure",
     "as_structures",
+    "check",
     "composition_matrix",
     "datasets",
     "duplicate_groups",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -46,7 +47,7 @@ class Environments:
         """Number of structures."""
         return len(self.n_atoms)
 
-    @property
+    @cached_property
     def offsets(self) -> Int[Tensor, "offsets"]:
         """Structure t owns rows offsets[t] to offsets[t + 1]."""
         return torch.cat([self.n_atoms.new_zeros(1), self.n_atoms.cumsum(0)])

@@ -1,7 +1,8 @@
 """Features and backbone energies of many structures, in batches sized by atoms, through the cache."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from ase import Atoms
@@ -9,6 +10,7 @@ from ase import Atoms
 from mekrr.backbones import Backbone
 from mekrr.features.cache import FeatureCache
 from mekrr.features.environments import Environments
+from mekrr.features.matrix import chosen_columns, new_matrix
 from mekrr.features.observe import BATCH_ATOMS, Pass, batches, look
 from mekrr.features.stored import Entry, computed
 from mekrr.graph import build_batch
@@ -27,17 +29,19 @@ class Extraction:
         layers: their names.
         widths: channels of each.
         energies: the backbone's own energies in eV, float64; None when it has none.
+        folder: of features that do not fit into memory; None for the system's temporary one.
     """
 
     environments: Environments
     layers: tuple[str, ...]
     widths: tuple[int, ...]
     energies: Float[Tensor, "structures"] | None
+    folder: Path | None = None
 
     def __getitem__(self, indices: Tensor) -> "Extraction":
         """The extraction of the chosen structures."""
         energies = None if self.energies is None else self.energies[indices]
-        return Extraction(self.environments[indices], self.layers, self.widths, energies)
+        return replace(self, environments=self.environments[indices], energies=energies)
 
     def select(self, layers: Sequence[str]) -> "Extraction":
         """The same structures with only some of the layers; with all of them, no copy."""
@@ -46,8 +50,13 @@ class Extraction:
         starts = dict(zip(self.layers, torch.tensor((0, *self.widths)).cumsum(0).tolist(), strict=False))
         width = dict(zip(self.layers, self.widths, strict=True))
         columns = torch.cat([torch.arange(starts[name], starts[name] + width[name]) for name in layers])
-        environments = self.environments.with_features(self.environments.features[:, columns])
-        return Extraction(environments, tuple(layers), tuple(width[name] for name in layers), self.energies)
+        features = chosen_columns(self.environments.features, columns, self.folder)
+        return replace(
+            self,
+            environments=self.environments.with_features(features),
+            layers=tuple(layers),
+            widths=tuple(width[name] for name in layers),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +92,7 @@ def extract(
         progress: called with structures done, first those that the cache had, and structures in all.
         shards: who computes.
     """
-    found = _Assembly(structures, backbone, layers)
+    found = _Assembly(structures, backbone, layers, None if cache is None else cache.folder)
     missing = []
     for t, atoms in enumerate(structures):
         entry = read_entry(cache, atoms, backbone, layers, "features", "features") if cache else None
@@ -153,11 +162,14 @@ def _entries(seen: Pass) -> list[Entry]:
 class _Assembly:
     """Features of all structures as one matrix, filled as they come: there is never a second one."""
 
-    def __init__(self, structures: Sequence[Atoms], backbone: Backbone, layers: Sequence[str]) -> None:
+    def __init__(
+        self, structures: Sequence[Atoms], backbone: Backbone, layers: Sequence[str], folder: Path | None
+    ) -> None:
+        self.folder = folder
         self.layers, self.widths = tuple(layers), tuple(backbone.layer_widths[name] for name in layers)
         self.n_atoms = torch.tensor([len(atoms) for atoms in structures])
         self.species = torch.cat([torch.as_tensor(atoms.numbers, dtype=torch.int64) for atoms in structures])
-        self.features = torch.empty(len(self.species), sum(self.widths), dtype=backbone.dtype)
+        self.features = new_matrix(len(self.species), sum(self.widths), backbone.dtype, folder)
         self.energies = torch.zeros(len(structures), dtype=torch.float64) if backbone.has_energy else None
         self.starts = (self.n_atoms.cumsum(0) - self.n_atoms).tolist()
 
@@ -170,4 +182,4 @@ class _Assembly:
     def extraction(self) -> Extraction:
         """When all are there."""
         environments = Environments(self.features, self.species, self.n_atoms)
-        return Extraction(environments, self.layers, self.widths, self.energies)
+        return Extraction(environments, self.layers, self.widths, self.energies, self.folder)

@@ -61,5 +61,5 @@ def _moments(features: Float[Tensor, "atoms features"]) -> tuple[Float[Tensor, "
         return h.mean(dim=0), h.std(dim=0, correction=0)
     parts, n = features.split(AT_ONCE), len(features)
     mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / n
-    squares = torch.stack([(part.double() - mean).square().sum(0) for part in parts]).sum(0)
+    squares = torch.stack([(part.double() - mean).square_().sum(0) for part in parts]).sum(0)
     return mean, (squares / n).sqrt()

@@ -16,9 +16,11 @@ from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.errors import DataError, MekrrWarning
 from mekrr.features import DerivativeStore
 from mekrr.potential.fitted import Fitted
+from mekrr.potential.options import AUTO, FitOptions
 from mekrr.prior import NEEDS_BACKBONE, Compositions
 from mekrr.typing import Tensor
 
+VERY_MANY = 5000  # structures for the exact solver
 LABELS_LOOKED_AT = 200  # structures whose labels are compared with the backbone's
 
 
@@ -34,6 +36,21 @@ def electron_remarks(structures: Sequence[Structure], backbone: Backbone) -> lis
                 "and the same to the potential; fit those of one value, or take a backbone that reads it"
             )
     return found
+
+
+def solver_remarks(options: FitOptions, solver: str, forces: bool, count: int) -> list[str]:
+    """That energies of very many structures go to the sparse solver, or what the exact one takes of them."""
+    if solver == "sparse" and options.solver == AUTO and not forces:
+        return [
+            f"energies of {count:,} structures go to the sparse solver: the exact one decomposes a matrix of as many "
+            "rows and columns. More --inducing comes nearer to it; --solver exact takes it all the same"
+        ]
+    if solver == "exact" and count > VERY_MANY:
+        return [
+            f"the exact solver decomposes a matrix of {count:,} rows and columns, {8e-9 * count**2:.1f} GB, and holds "
+            "several of them, in a time that grows with the cube; --solver sparse is the way for so many"
+        ]
+    return []
 
 
 def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atoms]) -> None:

@@ -8,16 +8,18 @@ import torch
 
 from mekrr.data import Structure
 from mekrr.features import FeatureCache, TangentSpace, extract, probe
+from mekrr.features.matrix import MEMORY_BYTES as MATRIX_BYTES
 from mekrr.features.probes import MEMORY_BYTES, cache_key
 from mekrr.potential.fit import FitJob, solver_of, tangent_space_of, wanted_layers
 from mekrr.potential.options import AUTO
 from mekrr.potential.solution import KEPT_BYTES, TANGENT_ROWS
 from mekrr.potential.training import BESIDE_TANGENT
-from mekrr.solve.inducing import AUTO_LIMIT
+from mekrr.solve.inducing import AUTO_LIMIT, CANDIDATES
 
 TRIED = 500  # rows of the matrix whose decomposition is timed
 DECOMPOSITIONS = 12  # of the size of the solution: the search makes more, of smaller ones
 SQUARES = 8  # matrices of the basis' size in memory at once
+COPIES = 7  # of the rows that span the tangent kernel's basis, in units of single precision: several precisions at once
 STRETCH = 2.0  # estimates of the time of dense algebra hold within such a factor
 
 
@@ -80,7 +82,8 @@ def estimate(job: FitJob) -> Estimate:
     seconds = {stage: per_atom[stage] * missing[stage] for stage in keys}
     seconds["kernel and solve"] = _dense_seconds(groups + tangent_rows, rows)
     bytes_of = {"features": 4 * width, "derivatives": 4 * width * _rows(job, middle)}
-    T = 0 if space is None else 4 * rows * space.width * len({int(z) for s in structures for z in s.species})
+    T_row = 0 if space is None else 4 * space.width * len({int(z) for s in structures for z in s.species})
+    T, features = rows * T_row, n_atoms * bytes_of["features"]
     derivatives = n_atoms * bytes_of["derivatives"] if forces else 0
     dense = 8 * (SQUARES * (groups + tangent_rows) ** 2) + min(KEPT_BYTES, 8 * rows * (groups + tangent_rows))
     return Estimate(
@@ -90,9 +93,15 @@ def estimate(job: FitJob) -> Estimate:
         forces,
         cached,
         seconds,
-        n_atoms * 12 * width + min(MEMORY_BYTES, derivatives + T) + 2 * T + dense,
-        sum(missing[stage] * bytes_of[stage] for stage in keys) + T,
+        _feature_memory(n_atoms, width) + min(MEMORY_BYTES, derivatives + T) + COPIES * tangent_rows * T_row + dense,
+        sum(missing[stage] * bytes_of[stage] for stage in keys) + T + (features if features > MATRIX_BYTES else 0),
     )
+
+
+def _feature_memory(n_atoms: int, width: int) -> int:
+    """Of all layers and of the chosen ones, unless they lie in files, and of candidates for inducing environments."""
+    size = 4 * n_atoms * width
+    return (2 * size if size <= MATRIX_BYTES else 0) + 12 * min(CANDIDATES, n_atoms) * width
 
 
 def _seconds(call: object) -> float:

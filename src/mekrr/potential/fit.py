@@ -12,7 +12,7 @@ from mekrr.data import Structure, isolated_atom_energies, unit_of_energies
 from mekrr.errors import DataError
 from mekrr.features import BATCH_ATOMS, DerivativeStore, FeatureCache, TangentSpace, extract, probe, tangent_space
 from mekrr.features.probes import PROBE_BATCH_ATOMS
-from mekrr.potential.advice import electron_remarks, label_remarks
+from mekrr.potential.advice import electron_remarks, label_remarks, solver_remarks
 from mekrr.potential.anchors import anchor_structures
 from mekrr.potential.data_record import DataRecord
 from mekrr.potential.fitted import Fitted, TrainingLabels
@@ -100,6 +100,7 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
     job.options.check_effect(solver, forces, any(s.stress is not None for s in job.structures))
     if job.options.refine != 0:
         _check_refine(job)
+    remarks += solver_remarks(job.options, solver, forces, len(job.structures))
     remarks += electron_remarks(job.structures, job.backbone)
     anchors = anchor_structures(job.options.anchors, job.structures, job.options.seed)
     space = tangent_space_of(job, forces, remarks)

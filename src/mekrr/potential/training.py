@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
@@ -93,7 +94,7 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.energies)
 
-    @property
+    @cached_property
     def n_atoms(self) -> Float[Tensor, "structures"]:
         """Atoms of each structure."""
         return self.extraction.environments.n_atoms.double()

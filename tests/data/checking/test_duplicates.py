@@ -84,3 +84,23 @@ def test_a_slab_moved_by_its_empty_height_is_another():
     moved.positions[0] += slab.cell[2]
     image.positions[0] += slab.cell[0]
     np.testing.assert_array_equal(duplicate_groups([Structure(a) for a in (slab, moved, image)]), [0, 1, 0])
+
+
+def test_thousands_of_the_same(slab):
+    """Without a look at the bits first, a tree would give millions of pairs, each of which is compared."""
+    moved = slab.copy()
+    moved.positions[:, 0] += 1e-2
+    first = duplicate_groups([Structure(slab.copy() if k % 2 else moved.copy()) for k in range(3000)])
+    np.testing.assert_array_equal(first, np.arange(3000) % 2)
+
+
+def test_repetitions_and_what_is_near_them(slab):
+    near = slab.copy()
+    near.positions[0] += 1e-6
+    np.testing.assert_array_equal(duplicate_groups([Structure(a) for a in (slab, near, slab, near)]), [0, 0, 0, 0])
+
+
+def test_atoms_that_coincide_equal_nothing(slab):
+    """No atom is the nearest of two, so that such structures are not matched, repeated to the last bit or not."""
+    slab.positions[1] = slab.positions[0]
+    np.testing.assert_array_equal(duplicate_groups([Structure(slab), Structure(slab)]), [0, 1])

@@ -6,7 +6,7 @@ from ase import Atoms
 from rich.console import Console
 
 from mekrr.cli.inspect import render_inspection
-from mekrr.data import Structure, from_ase, inspect_report, summary, validate
+from mekrr.data import Structure, check, from_ase, inspect_report, summary, validate
 
 
 def structures_of(frames):
@@ -64,3 +64,13 @@ def test_what_validate_has_found_gives_the_same_summary(frames):
     given = structures_of([*frames, frames[0], frames[1], broken])
     assert summary(given, validate(given)) == summary(given)
     assert summary(given).n_duplicates >= 2
+
+
+def test_what_check_has_measured_gives_the_same_report(frames):
+    """Distances are looked at once; the report is that of a look of its own."""
+    broken = Structure(Atoms("H2", [[0, 0, 0], [0, 0, np.nan]]), energy=0.0)
+    structures = [*map(from_ase, frames), broken]
+    checked = check(structures)
+    assert checked.issues == validate(structures)
+    assert checked.shortest_distances
+    assert inspect_report(structures, checked.issues, checked.shortest_distances) == inspect_report(structures)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import numpy as np
 from ase import Atoms
@@ -10,14 +11,18 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from mekrr.data.reading.structure import Structure
-from mekrr.typing import Int, ndarray
+from mekrr.data.checking.distances import completed
+from mekrr.data.reading.structure import Structure, formula
+from mekrr.typing import Float, Int, ndarray
 
 TOLERANCE = 2e-5
 """Structures whose sketches differ by less are equal: positions agree to about 1e-4 Angstrom."""
 
 COINCIDENCE = 1e-2
 """Angstrom; looser than the sketch, which decides: atoms are never so near to one another."""
+
+AT_ONCE = 20_000
+"""Atoms whose structure factors are computed together."""
 
 _WAVES = np.array(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [1, -1, 2], [2, 1, -1], [-1, 2, 1], [3, 1, 2], [1, 3, -2], [2, -2, 3]]
@@ -34,7 +39,7 @@ def duplicate_groups(structures: Sequence[Structure]) -> Int[ndarray, "structure
     first = np.arange(len(structures))
     alike: dict[tuple, list[int]] = defaultdict(list)
     for i, structure in enumerate(structures):
-        alike[structure.atoms.get_chemical_formula(), tuple(structure.atoms.pbc)].append(i)
+        alike[formula(structure.atoms), tuple(structure.atoms.pbc)].append(i)
     for indices in alike.values():
         if len(indices) > 1:
             members = np.array(indices)
@@ -43,14 +48,28 @@ def duplicate_groups(structures: Sequence[Structure]) -> Int[ndarray, "structure
 
 
 def _first_equal(family: Sequence[Atoms]) -> np.ndarray:
-    """For each of some structures of one composition, the position of the first that equals it."""
-    sketches = np.stack([_sketch(atoms) for atoms in family])
-    alike = cKDTree(sketches).query_pairs(TOLERANCE, output_type="ndarray")
-    pairs = np.array([pair for pair in alike if _coincide(family[pair[0]], family[pair[1]])], dtype=int).reshape(-1, 2)
+    """For each of some structures of one composition and periodicity, the position of the first that equals it."""
+    first, twins = _to_the_last_bit(family)
+    # of what is repeated a thousand times, a tree would give half a million pairs
+    near = first[cKDTree(_sketches([family[i] for i in first])).query_pairs(TOLERANCE, output_type="ndarray")]
+    found = [(i, j) for i, j in [*twins, *near.tolist()] if _coincide(family[i], family[j])]
+    pairs = np.array(found, dtype=int).reshape(-1, 2)
     links = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(family),) * 2)
     _, component = connected_components(links, directed=False)
     _, first_of = np.unique(component, return_index=True)
     return first_of[component]
+
+
+def _to_the_last_bit(family: Sequence[Atoms]) -> tuple[Int[ndarray, "distinct"], list[tuple[int, int]]]:
+    """The first of each that is repeated with all its bits, and pairs of such a first and a repetition."""
+    first: dict[bytes, int] = {}
+    twins = []
+    for i, atoms in enumerate(family):
+        digest = blake2b(atoms.positions.tobytes(), digest_size=16)
+        digest.update(atoms.numbers.tobytes() + atoms.cell.array.tobytes())
+        j = first.setdefault(digest.digest(), i)
+        twins += [(j, i)] if j != i else []
+    return np.array(list(first.values())), twins
 
 
 def _coincide(one: Atoms, other: Atoms) -> bool:
@@ -69,7 +88,11 @@ def _coincide(one: Atoms, other: Atoms) -> bool:
 
 def _frame(atoms: Atoms) -> Cell:
     """The lattice vectors along which the structure repeats, and unit vectors for the rest."""
-    return Cell(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)).complete()
+    return _repeating(atoms).complete()
+
+
+def _repeating(atoms: Atoms) -> Cell:
+    return Cell(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0))
 
 
 def _wrapped(scaled: np.ndarray, pbc: np.ndarray) -> np.ndarray:
@@ -77,12 +100,20 @@ def _wrapped(scaled: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     return np.where(pbc, scaled % 1.0 % 1.0, scaled)
 
 
-def _sketch(atoms: Atoms) -> np.ndarray:
+def _sketches(family: Sequence[Atoms]) -> Float[ndarray, "structures numbers"]:
     """The cell and a few structure factors, which know neither the order of atoms nor their periodic images."""
-    phases = 2 * np.pi * _frame(atoms).scaled_positions(atoms.positions) @ _WAVES.T
-    marks = 1.0 + (0.618033988749895 * atoms.numbers) % 1.0  # tells the species apart
-    factors = marks @ np.exp(1j * phases)
-    return np.concatenate([atoms.cell.array.ravel(), factors.real, factors.imag])
+    step = max(1, AT_ONCE // len(family[0]))
+    return np.concatenate([_some_sketches(family[k : k + step]) for k in range(0, len(family), step)])
+
+
+def _some_sketches(family: Sequence[Atoms]) -> Float[ndarray, "structures numbers"]:
+    frames = np.stack([completed(_repeating(atoms)) for atoms in family])
+    positions = np.stack([atoms.positions for atoms in family])
+    scaled = np.linalg.solve(frames.swapaxes(1, 2), positions.swapaxes(1, 2)).swapaxes(1, 2)
+    marks = 1.0 + (0.618033988749895 * np.stack([atoms.numbers for atoms in family])) % 1.0  # tells the species apart
+    factors = np.einsum("ti,tiw->tw", marks, np.exp(2j * np.pi * scaled @ _WAVES.T))
+    cells = np.stack([atoms.cell.array.ravel() for atoms in family])
+    return np.concatenate([cells, factors.real, factors.imag], axis=1)
 
 
 def have_equal_labels(one: Structure, other: Structure) -> bool:

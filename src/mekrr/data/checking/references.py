@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mekrr.data.checking.composition import composition_matrix, fit_composition_reference, is_isolated_atom
-from mekrr.data.reading.structure import Structure
+from mekrr.data.reading.structure import Structure, formula
 from mekrr.typing import Float, ndarray
 
 SAME_FORMULA_GAP = 0.5
@@ -35,11 +35,11 @@ def mixed_references(structures: Sequence[Structure]) -> str | None:
     molecules = [s for s in structures if s.energy is not None and not is_isolated_atom(s)]
     families: dict[str, list[float]] = defaultdict(list)
     for s in molecules:
-        families[s.atoms.get_chemical_formula()].append(float(s.energy or 0.0) / len(s))
-    for formula, energies in families.items():
+        families[formula(s.atoms)].append(float(s.energy or 0.0) / len(s))
+    for name, energies in families.items():
         gap = _gap(np.array(energies), SAME_FORMULA_GAP)
         if gap:
-            return f"{formula}: {gap}"
+            return f"{name}: {gap}"
     residuals = composition_residuals(molecules) if len(molecules) > 1 else np.zeros(0)
     gap = _gap(residuals, ANY_GAP)
     return f"after a composition fit {gap}" if gap else None

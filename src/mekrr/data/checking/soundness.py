@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import chemical_symbols
 
-from mekrr.data.checking.distances import unsearchable
+from mekrr.data.checking.distances import completed, unsearchable
 from mekrr.data.reading.labels import why_no_energy
 from mekrr.data.reading.structure import Structure
 
@@ -65,7 +65,7 @@ def _improper_cell(structure: Structure) -> str | None:
     ]
     if missing:
         return f"periodic along {', '.join(missing)}, where the cell has no vector"
-    if atoms.pbc.any() and atoms.cell.complete().volume < 1e-6:
+    if atoms.pbc.any() and abs(np.linalg.det(completed(atoms.cell))) < 1e-6:
         return "the cell vectors of a periodic structure lie in one plane"
     return None
 

@@ -1,7 +1,7 @@
 """What is in a data set, in numbers."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,12 +9,12 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mekrr.data.checking.composition import is_isolated_atom
-from mekrr.data.checking.distances import shortest_by_pair
+from mekrr.data.checking.distances import Contacts
 from mekrr.data.checking.duplicates import duplicate_groups
 from mekrr.data.checking.issues import Issue
 from mekrr.data.checking.references import composition_residuals
 from mekrr.data.checking.soundness import SOUND, is_sound
-from mekrr.data.checking.validation import validate
+from mekrr.data.checking.validation import check
 from mekrr.data.reading.drawer import FOUND
 from mekrr.data.reading.structure import Structure, formula
 
@@ -69,15 +69,22 @@ class DatasetSummary:
         return asdict(self)
 
 
-def summary(structures: Sequence[Structure], issues: Sequence[Issue] | None = None) -> DatasetSummary:
+def summary(
+    structures: Sequence[Structure],
+    issues: Sequence[Issue] | None = None,
+    shortest_distances: Mapping[str, float] | None = None,
+) -> DatasetSummary:
     """What is in a data set; structures that `validate` calls unsound enter the counts only.
 
     Args:
         structures: of one data set.
         issues: of `validate`, where they are known: what they name is not looked for twice.
+        shortest_distances: of `check`, likewise.
     """
     sound, n_duplicates = _checked(structures) if issues is None else _as_found(structures, issues)
     sizes = [len(s) for s in structures]
+    if shortest_distances is None:
+        shortest_distances = Contacts.of(sound, range(len(sound))).by_pair()
     return DatasetSummary(
         sources=_count(s.source for s in structures if s.source),
         n_structures=len(structures),
@@ -94,21 +101,28 @@ def summary(structures: Sequence[Structure], issues: Sequence[Issue] | None = No
         energy_residual=_energy_residual(sound),
         forces=_spread([s.forces for s in sound if s.forces is not None]),
         stress=_spread([s.stress for s in sound if s.stress is not None]),
-        shortest_distances=shortest_by_pair(sound),
+        shortest_distances=dict(shortest_distances),
         n_duplicates=n_duplicates,
     )
 
 
-def inspect_report(structures: Sequence[Structure], issues: Sequence[Issue] | None = None) -> dict[str, Any]:
+def inspect_report(
+    structures: Sequence[Structure],
+    issues: Sequence[Issue] | None = None,
+    shortest_distances: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """The summary and the issues of a data set as one JSON-able dictionary with keys "summary", "issues" and "ok".
 
     Args:
         structures: of one data set, read with `require_energy=False` so that what is missing can be reported.
-        issues: of `validate`, which is called if None.
+        issues: of `validate` or `check`, which is called if None.
+        shortest_distances: of `check`; looked for if None.
     """
-    issues = validate(structures) if issues is None else issues
+    if issues is None:
+        checked = check(structures)
+        issues, shortest_distances = checked.issues, checked.shortest_distances
     return {
-        "summary": summary(structures, issues).to_dict(),
+        "summary": summary(structures, issues, shortest_distances).to_dict(),
         "issues": [asdict(issue) | {"indices": list(issue.indices)} for issue in issues],
         "ok": all(issue.level != "error" for issue in issues),
     }
@@ -169,4 +183,5 @@ def _spread(arrays: Sequence[np.ndarray]) -> dict[str, float] | None:
     if not arrays:
         return None
     values = np.concatenate([array.ravel() for array in arrays])
-    return {"rms": float(np.sqrt(np.mean(values**2))), "largest": float(np.abs(values).max())}
+    largest = float(np.abs(values, out=values).max())
+    return {"rms": float(np.sqrt(np.mean(np.square(values, out=values)))), "largest": largest}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import units
 
+from mekrr.data.checking.distances import completed
 from mekrr.data.reading.structure import Structure
 from mekrr.typing import Float, Int, ndarray
 
@@ -107,15 +108,15 @@ def _follows(one: Structure, other: Structure) -> bool:
         one.source == other.source
         and other.index == one.index + 1
         and np.array_equal(one.species, other.species)
-        and np.allclose(one.atoms.cell.array, other.atoms.cell.array, rtol=0, atol=1e-6)
+        and bool(np.abs(one.atoms.cell.array - other.atoms.cell.array).max() <= 1e-6)
     )
 
 
 def _nearest_images(displacement: np.ndarray, structure: Structure) -> np.ndarray:
     """Displacements reduced by lattice vectors; right for those much smaller than the cell."""
-    cell = structure.atoms.cell.complete()
-    turns = np.round(cell.scaled_positions(displacement)) * structure.atoms.pbc
-    return displacement - turns @ cell.array
+    cell = completed(structure.atoms.cell)
+    turns = np.round(np.linalg.solve(cell.T, displacement.T).T) * structure.atoms.pbc
+    return displacement - turns @ cell
 
 
 def contradiction(steps: Steps, n_atoms: float) -> str | None:

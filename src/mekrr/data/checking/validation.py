@@ -1,11 +1,12 @@
 """What is wrong, or looks wrong, with a data set."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mekrr.data.checking.composition import ISOLATED_HEIGHT, isolated_atom_energies
-from mekrr.data.checking.distances import too_short
+from mekrr.data.checking.distances import Contacts
 from mekrr.data.checking.duplicates import duplicate_groups, have_equal_labels
 from mekrr.data.checking.issues import Issue, found_issue, named_sources
 from mekrr.data.checking.magnitudes import per_atom, unit_of_lengths
@@ -23,6 +24,19 @@ VIOLENT_FORCE = 10.0
 """eV/Angstrom: larger components usually belong to structures that are left out of a fit."""
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What one look at a data set gives.
+
+    Attributes:
+        issues: errors first; none means it is in order.
+        shortest_distances: Angstrom, by pair of elements, of the structures that are sound.
+    """
+
+    issues: list[Issue]
+    shortest_distances: dict[str, float]
+
+
 def validate(
     structures: Sequence[Structure],
     known_species: Collection[int] | None = None,
@@ -37,15 +51,28 @@ def validate(
         require_energy: False for structures to predict.
         isolated_atoms: whether a fit is to take references from isolated atoms, which must then be there.
     """
+    return check(structures, known_species, require_energy, isolated_atoms).issues
+
+
+def check(
+    structures: Sequence[Structure],
+    known_species: Collection[int] | None = None,
+    require_energy: bool = True,
+    isolated_atoms: bool = False,
+) -> Checked:
+    """The issues of a data set with what a summary would have to look for again; arguments are those of `validate`."""
     if not structures:
-        return [Issue("error", "empty", "the data set holds no structures: check the file and the index")]
+        return Checked([Issue("error", "empty", "the data set holds no structures: check the file and the index")], {})
     errors, sound = _unsound(structures)
     errors += _broken_rules(structures, sound, known_species, require_energy)
     errors += _no_isolated_atoms(structures) if isolated_atoms else []
     agreeing, conflicting = _duplicates(structures, sound)
     errors += found_issue("error", "duplicates-conflict", conflicting, structures, "keep the calculation you trust")
     doubled = found_issue("warning", "duplicates", agreeing, structures, "splits keep them together; one suffices")
-    return [*errors, *doubled, *_warnings(structures, sound)]
+    contacts = Contacts.of(structures, sound)
+    advice = "check the positions, the cell and their unit"
+    short = found_issue("warning", "short-distance", contacts.short, structures, advice)
+    return Checked([*errors, *doubled, *short, *_warnings(structures, sound)], contacts.by_pair())
 
 
 def raise_on_errors(issues: Sequence[Issue]) -> None:
@@ -108,18 +135,12 @@ def _duplicates(
 
 
 def _warnings(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator[Issue]:
-    yield from _short_distances(structures, sound)
     yield from _net_forces(structures, sound)
     yield from _violent_forces(structures, sound)
     yield from _mixed_references(structures, sound)
     yield from _magnitudes(structures, sound)
     yield from _units(structures, sound)
     yield from label_remarks(structures, sound)
-
-
-def _short_distances(structures: Sequence[Structure], sound: Sequence[int]) -> list[Issue]:
-    found = [(i, complaint) for i in sound if (complaint := too_short(structures[i].atoms))]
-    return found_issue("warning", "short-distance", found, structures, "check the positions, the cell and their unit")
 
 
 def _net_forces(structures: Sequence[Structure], sound: Sequence[int]) -> list[Issue]:

@@ -1,11 +1,12 @@
 """Everything one `ase.Atoms` holds, by key, and of which calculation each key speaks."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from mekrr.errors import DataError
 
@@ -47,6 +48,7 @@ class Drawer:
     def __init__(self, atoms: Atoms, where: str) -> None:
         self.where = where
         results, self.is_stale = _stored_results(atoms)
+        self._missing: dict[str, bool] = {}
         self.written_by = atoms.info.get(OWN_RESULTS)
         self.places: dict[str, Mapping[str, Any]] = {
             "calc": results,
@@ -59,9 +61,9 @@ class Drawer:
         return self.places[place][name]
 
     @property
-    def keys(self) -> list[str]:
-        """Names of everything that is there, sorted."""
-        return sorted({str(name) for content in self.places.values() for name in content})
+    def keys(self) -> tuple[str, ...]:
+        """Names of everything that is there, sorted; structures with the same share one tuple."""
+        return _sorted(self._names)
 
     def named(self, name: str) -> str | None:
         """The key that a user names, wherever it is, or None."""
@@ -69,30 +71,20 @@ class Drawer:
 
     def candidates(self, label: str, origin: str, prefer_free: bool = False) -> list[str]:
         """Keys under which an origin holds a label, the best first; whole arrays of NaN count as missing."""
-        return [key for key in self._spelled(label, origin, prefer_free) if not self._is_missing(key)]
-
-    def _spelled(self, label: str, origin: str, prefer_free: bool) -> Iterator[str]:
-        names = list(NAMES[label])
-        if origin == STORED:
-            stored = ("free_energy", "energy") if prefer_free else ("energy", "free_energy")
-            results = stored if label == "energy" else NAMES[label]
-            yield from (f"calc:{name}" for name in results if name in self.places["calc"])
-        else:
-            names = [spelled for name in names for spelled in (f"{origin}_{name}", f"{name}_{origin}")]
-        for place in ("info", "arrays"):
-            spelled_as = self._spellings[place]
-            yield from (f"{place}:{spelled_as[name]}" for name in names if name in spelled_as)
+        return [key for key in _spelled(self._names, label, origin, prefer_free) if not self._is_missing(key)]
 
     @cached_property
-    def _spellings(self) -> dict[str, dict[str, str]]:
-        """In each place, names as they are spelled by how they are in lower case."""
-        return {
-            place: {key.lower(): key for key in content if isinstance(key, str)}
-            for place, content in self.places.items()
-        }
+    def _names(self) -> tuple[tuple[Any, ...], ...]:
+        """What each place holds, by name."""
+        return tuple(tuple(content) for content in self.places.values())
 
     def _is_missing(self, key: str) -> bool:
         """Whether nothing stands there, or NaN alone, which several codes write where a label is missing."""
+        if key not in self._missing:
+            self._missing[key] = self._looks_missing(key)
+        return self._missing[key]
+
+    def _looks_missing(self, key: str) -> bool:
         value = self[key]
         if value is None:
             return True
@@ -134,6 +126,27 @@ class Drawer:
         return {k: v.item() if isinstance(v, np.generic) else v for k, v in info if f"info:{k}" not in used}
 
 
+@lru_cache(maxsize=4096)
+def _spelled(names: tuple[tuple[Any, ...], ...], label: str, origin: str, prefer_free: bool) -> tuple[str, ...]:
+    """Keys under which an origin spells a label, among the names of each place, which are the same in most frames."""
+    results, *others = names
+    wanted, found = list(NAMES[label]), []
+    if origin == STORED:
+        stored = ("free_energy", "energy") if prefer_free else ("energy", "free_energy")
+        found = [f"calc:{name}" for name in (stored if label == "energy" else NAMES[label]) if name in results]
+    else:
+        wanted = [spelled for name in wanted for spelled in (f"{origin}_{name}", f"{name}_{origin}")]
+    for place, content in zip(("info", "arrays"), others, strict=True):
+        spelled_as = {key.lower(): key for key in content if isinstance(key, str)}
+        found += [f"{place}:{spelled_as[name]}" for name in wanted if name in spelled_as]
+    return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _sorted(names: tuple[tuple[Any, ...], ...]) -> tuple[str, ...]:
+    return tuple(sorted({str(name) for place in names for name in place}))
+
+
 def _stored_results(atoms: Atoms) -> tuple[dict[str, Any], bool]:
     """Results that the calculator holds for the present atoms, and whether it holds some of other atoms instead.
 
@@ -142,6 +155,19 @@ def _stored_results(atoms: Atoms) -> tuple[dict[str, Any], bool]:
     calculator = atoms.calc
     results = getattr(calculator, "results", None) or {}
     check_state = getattr(calculator, "check_state", None)
-    if results and check_state is not None and check_state(atoms):
+    if results and check_state is not None and not _holds(calculator, atoms) and check_state(atoms):
         return {}, True
     return {name: value for name, value in results.items() if value is not None}, False
+
+
+def _holds(calculator: Any, atoms: Atoms) -> bool:
+    """Whether these are, to the last bit, the atoms of stored results: then ase's long comparison finds nothing."""
+    if type(calculator) is not SinglePointCalculator or calculator.atoms is None:
+        return False
+    one, other = calculator.atoms, atoms
+    return (
+        set(one.arrays) == set(other.arrays)
+        and np.array_equal(one.pbc, other.pbc)
+        and np.array_equal(one.cell.array, other.cell.array)
+        and all(np.array_equal(array, other.arrays[name]) for name, array in one.arrays.items())
+    )

@@ -17,6 +17,7 @@ with forces takes `free_energy` where the calculator has both, and one without f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,13 +69,19 @@ class LabelKeys:
         Raises:
             DataError: for a unit that is not known.
         """
-        return {
-            "energy": energy_factor(self.energy_unit),
-            "virial": energy_factor(self.energy_unit),
-            "length": length_factor(self.length_unit),
-            "forces": force_factor(self.forces_unit or f"{self.energy_unit}/{self.length_unit}"),
-            "stress": stress_factor(self.stress_unit or f"{self.energy_unit}/{self.length_unit}^3"),
-        }
+        return dict(_factors(self))
+
+
+@lru_cache(maxsize=64)
+def _factors(keys: LabelKeys) -> dict[str, float]:
+    """Looked up once, not for each structure."""
+    return {
+        "energy": energy_factor(keys.energy_unit),
+        "virial": energy_factor(keys.energy_unit),
+        "length": length_factor(keys.length_unit),
+        "forces": force_factor(keys.forces_unit or f"{keys.energy_unit}/{keys.length_unit}"),
+        "stress": stress_factor(keys.stress_unit or f"{keys.energy_unit}/{keys.length_unit}^3"),
+    }
 
 
 def from_ase(atoms: Atoms, keys: LabelKeys | None = None, source: str = "", index: int = 0) -> Structure:

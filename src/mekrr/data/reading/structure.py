@@ -1,11 +1,13 @@
 """A labelled structure: the one form in which data travels from the readers to the potential."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from ase.symbols import Symbols
 
 from mekrr.typing import Float, ndarray
 
@@ -50,5 +52,16 @@ class Structure:
 
 def formula(atoms: Atoms) -> str:
     """The chemical formula; of atoms that are of no element, which damaged files hold, only how many there are."""
-    is_element = (atoms.numbers >= 0) & (atoms.numbers < len(chemical_symbols))
-    return str(atoms.get_chemical_formula()) if is_element.all() else f"{len(atoms)} atoms, some of no element"
+    return _formula(np.sort(atoms.numbers).tobytes(), atoms.numbers.dtype.str)
+
+
+@lru_cache(maxsize=4096)
+def _formula(ordered: bytes, dtype: str) -> str:
+    """Of atomic numbers in ascending order, of which most data sets have few that differ."""
+    numbers = np.frombuffer(ordered, dtype)
+    is_element = (numbers >= 0) & (numbers < len(chemical_symbols))
+    return (
+        str(Symbols(numbers).get_chemical_formula())
+        if is_element.all()
+        else f"{len(numbers)} atoms, some of no element"
+    )

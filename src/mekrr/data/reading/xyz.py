@@ -1,7 +1,8 @@
 """Extended XYZ frame by frame.
 
-ase.io parses each frame; the file is cut into frames here because ase seeks back and forth (minutes for a compressed
-file) and takes a blank line for the end of the file, so that everything after it would be lost in silence.
+The file is cut into frames here because ase seeks back and forth (minutes for a compressed file) and takes a blank line
+for the end of the file, so that everything after it would be lost in silence. Plain frames are parsed in `frames.py`,
+all others by ase.io.
 """
 
 import io
@@ -10,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,6 +22,7 @@ from ase.calculators.calculator import all_properties
 from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import open_with_compression
 
+from mekrr.data.reading.frames import plain_frame
 from mekrr.errors import DataError, MekrrWarning
 
 
@@ -33,17 +36,27 @@ def iter_xyz(path: Path) -> Iterator[Atoms]:
     is_warned = False
     with open_with_compression(str(path), "rt") as file:
         for index, text in enumerate(map(_nine_numbers, _iter_frames(path, file))):
-            atoms = _parse(path, index, text)
-            declared, found = _columns(text)
-            if declared is None and found and not is_warned:
-                is_warned = True
-                _warn_of_unread_columns(path, index, found[0])
-            elif declared is not None and found:
-                raise DataError(
-                    f"{path}, index {index}: Properties= declares {declared} columns, a row has {found[0]}; correct or "
-                    "remove this frame"
-                )
+            atoms = plain_frame(text)
+            if atoms is None:
+                atoms, is_warned = _unusual_frame(path, index, text, is_warned)
+            else:
+                _refuse_misspelt(path, index, atoms)
             yield atoms
+
+
+def _unusual_frame(path: Path, index: int, text: str, is_warned: bool) -> tuple[Atoms, bool]:
+    """The frame by ase, and whether columns that nothing declares have been warned of."""
+    atoms = _parse(path, index, text)
+    declared, found = _columns(text)
+    if declared is None and found and not is_warned:
+        is_warned = True
+        _warn_of_unread_columns(path, index, found[0])
+    elif declared is not None and found:
+        raise DataError(
+            f"{path}, index {index}: Properties= declares {declared} columns, a row has {found[0]}; correct or "
+            "remove this frame"
+        )
+    return atoms, is_warned
 
 
 def _parse(path: Path, index: int, text: str) -> Atoms:
@@ -53,9 +66,13 @@ def _parse(path: Path, index: int, text: str) -> Atoms:
         raise DataError(
             f"{path}, index {index}: this frame is malformed: {reason(error)}; correct or remove it"
         ) from error
+    _refuse_misspelt(path, index, atoms)
+    return atoms
+
+
+def _refuse_misspelt(path: Path, index: int, atoms: Atoms) -> None:
     if misspelt := _misspelt(atoms):
         raise DataError(f"{path}, index {index}: {misspelt}; spell it so, or give another name to what it holds")
-    return atoms
 
 
 def _columns(text: str) -> tuple[int | None, list[int]]:
@@ -106,12 +123,16 @@ def _misspelt(atoms: Atoms) -> str | None:
         name = str(key)
         if isinstance(value, str) and _COLUMNS.fullmatch(value.strip()):
             return f"{name}= holds the names of columns, which is spelled Properties="
-        is_cell = name.lower() in ("lattice", "cell") or get_close_matches(name.lower(), ["lattice"], cutoff=0.9)
-        if is_cell and not atoms.cell.any() and np.size(value) == 9:
+        if _resembles_cell(name.lower()) and not atoms.cell.any() and np.size(value) == 9:
             return f"{name}= holds a cell, which is spelled Lattice="
         if name.lower() == "pbc":
             return f"{name}= holds periodic directions, which is spelled pbc="
     return None
+
+
+@lru_cache(maxsize=4096)
+def _resembles_cell(name: str) -> bool:
+    return name in ("lattice", "cell") or bool(get_close_matches(name, ["lattice"], cutoff=0.9))
 
 
 def reason(error: Exception) -> str:
