@@ -107,6 +107,18 @@ def test_a_dry_run_counts_the_cache_and_writes_no_model(capsys, folder):
     assert code == 0
     assert found["cached"] == {"features": 0, "derivatives": 0}
     assert found["seconds"]["derivatives"] > found["seconds"]["features"] > 0
+    assert found["seconds"]["exact forces"] > found["seconds"]["features"]
     assert found["memory_bytes"] > 0
     assert not (folder / "m.safetensors").exists()
     assert not config_path(folder / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize("option", [["--no-exact-forces"], ["--probes", "all"], ["--no-forces"]])
+def test_a_dry_run_counts_no_iteration_where_there_is_none(capsys, folder, option):
+    words = ["fit", "train.extxyz", "-o", "m.safetensors", "--layer", "interaction_1", "--dry-run", "--json"]
+    share = [] if "--no-forces" in option else ["--tangent-share", "0"]
+    assert set(json.loads(said(capsys, *words, *share, *option)[1])["seconds"]) <= {
+        "features",
+        "derivatives",
+        "kernel and solve",
+    }

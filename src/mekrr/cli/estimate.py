@@ -36,8 +36,10 @@ def _lines(found: Estimate) -> list[str]:
     total = in_words(sum(found.seconds.values()))
     memory, disk = (f"{size / 1e9:.1f} GB" for size in (found.memory_bytes, found.disk_bytes))
     lines = [f"in all {total}, memory {memory} beside PyTorch and the network, {disk} more in the cache"]
-    if found.forces:
-        lines.append("exact forces, where they are not left out, add some passes over all structures")
+    if "exact forces" in found.seconds:
+        lines.append("exact forces for a usual number of iterations; --no-exact-forces leaves them out")
+    if "refine" in found.seconds:
+        lines.append("refine for all rounds that are allowed; it may stop before")
     return [*lines, "kernel and solve within a factor of some; nothing was fitted"]
 
 

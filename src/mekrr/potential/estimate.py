@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from mekrr.data import Structure
-from mekrr.features import FeatureCache, TangentSpace, extract, probe
+from mekrr.features import BATCH_ATOMS, FeatureCache, TangentSpace, extract, look, probe
 from mekrr.features.matrix import MEMORY_BYTES as MATRIX_BYTES
 from mekrr.features.probes import MEMORY_BYTES, cache_key
+from mekrr.graph import build_batch
 from mekrr.potential.fit import FitJob, solver_of, tangent_space_of, wanted_layers
 from mekrr.potential.options import AUTO
+from mekrr.potential.refine import MOST_ROUNDS
 from mekrr.potential.solution import KEPT_BYTES, TANGENT_ROWS
 from mekrr.potential.training import BESIDE_TANGENT
 from mekrr.solve.inducing import AUTO_LIMIT, CANDIDATES
@@ -20,6 +22,7 @@ TRIED = 500  # rows of the matrix whose decomposition is timed
 DECOMPOSITIONS = 12  # of the size of the solution: the search makes more, of smaller ones
 SQUARES = 8  # matrices of the basis' size in memory at once
 COPIES = 7  # of the rows that span the tangent kernel's basis, in units of single precision: several precisions at once
+ITERATIONS = 6  # with all force components: five to eight on the sets at hand
 STRETCH = 2.0  # estimates of the time of dense algebra hold within such a factor
 
 
@@ -33,7 +36,8 @@ class Estimate:
         solver: "exact" or "sparse".
         forces: whether forces and stress would be fitted.
         cached: structures whose entries are in the cache already, by stage.
-        seconds: by stage; those of `kernel and solve` within a factor of two.
+        seconds: by stage; those of `kernel and solve` within a factor of two, of `exact forces` for a usual number of
+            iterations, of `refine` for all rounds that are allowed.
         memory_bytes: beside PyTorch and the network.
         disk_bytes: of new entries of the cache.
     """
@@ -80,7 +84,14 @@ def estimate(job: FitJob) -> Estimate:
         for stage, found in keys.items()
     }
     seconds = {stage: per_atom[stage] * missing[stage] for stage in keys}
-    seconds["kernel and solve"] = _dense_seconds(groups + tangent_rows, rows)
+    dense_seconds = _dense_seconds(groups + tangent_rows, rows)
+    seconds["kernel and solve"] = dense_seconds
+    labelled = sum(len(s) for s in structures if s.forces is not None)
+    if options.refine != 0:
+        rounds = MOST_ROUNDS if options.refine == AUTO else int(options.refine)
+        seconds["refine"] = (rounds + 2) * (per_atom["derivatives"] * n_atoms + dense_seconds / DECOMPOSITIONS)
+    elif forces and options.exact_forces and labelled and options.probes != "all":
+        seconds["exact forces"] = ITERATIONS * _product_seconds(job, middle, layers, space) * labelled
     bytes_of = {"features": 4 * width, "derivatives": 4 * width * _rows(job, middle)}
     T_row = 0 if space is None else 4 * space.width * len({int(z) for s in structures for z in s.species})
     T, features = rows * T_row, n_atoms * bytes_of["features"]
@@ -96,6 +107,24 @@ def estimate(job: FitJob) -> Estimate:
         _feature_memory(n_atoms, width) + min(MEMORY_BYTES, derivatives + T) + COPIES * tangent_rows * T_row + dense,
         sum(missing[stage] * bytes_of[stage] for stage in keys) + T + (features if features > MATRIX_BYTES else 0),
     )
+
+
+def _product_seconds(job: FitJob, structure: Structure, layers: Sequence[str], space: TangentSpace | None) -> float:
+    """What an atom takes in a product with the Gram matrix of all forces (`ForceProduct`), without the kernel."""
+    backbone, copies = job.backbone, max(1, BATCH_ATOMS // len(structure))
+    graph = build_batch([structure.atoms] * copies, backbone.cutoff, backbone.max_neighbours)
+    change = None if space is None else space.change(torch.zeros(len(space.species) + 1, space.width))
+    direction = torch.randn(1, copies * len(structure), 3, dtype=torch.float64)
+
+    def product() -> None:
+        seen = look(graph, backbone, layers, energies=change is not None, gradients=True, change=change)
+        seen.edge_gradient(torch.zeros_like(seen.output.features))
+        if space is None:
+            seen.along(direction)
+        else:
+            list(space.along(backbone, seen.graph, direction, None, layers, 1))
+
+    return _seconds(product) / (copies * len(structure))
 
 
 def _feature_memory(n_atoms: int, width: int) -> int:
