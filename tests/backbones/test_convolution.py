@@ -1,5 +1,8 @@
 """The fused convolution equals e3nn's tensor product and a sum over neighbours, with all its derivatives."""
 
+import os
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
@@ -234,6 +237,16 @@ def test_a_cpu_has_compiled_loops_and_other_devices_products_of_pytorch():
     pytest.importorskip("numba", reason="mekrr[sevennet] is not installed")
     assert arithmetic("cpu").__name__.endswith("convolution_compiled")
     assert arithmetic("cuda").__name__.endswith("convolution_kernels")
+
+
+def test_without_a_folder_to_keep_them_loops_are_compiled_anew():
+    """As for another user's installation and no home: numba refuses to keep, and must not refuse to run."""
+    pytest.importorskip("numba", reason="mekrr[sevennet] is not installed")
+    script = "from mekrr.backbones import convolution_compiled as c; print(c._values._cache.cache_path)"
+    nowhere = os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "IPythonCacheLocator"}
+    found = subprocess.run([sys.executable, "-c", script], env=nowhere, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "None"
 
 
 def test_threads_take_whole_atoms_and_give_the_same_sums(monkeypatch):

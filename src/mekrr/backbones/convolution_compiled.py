@@ -24,8 +24,15 @@ Array = np.ndarray
 _CHUNK = 256  # edges of a thread for which filters are made at once: half a megabyte of them
 _WORTH_A_THREAD = 64  # edges
 _KEPT_BYTES = 64_000_000  # of one convolution's filters, and as much of their slopes
-# Sums over channels may be reordered, so that they are vectorised; what is not a number stays so.
-_compiled: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+
+
+def _compiled(function: Callable[..., None]) -> Any:
+    """With sums over channels in any order, so that they are vectorised; what is not a number stays so."""
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+    try:
+        return numba.njit(function, cache=True, **options)
+    except RuntimeError:  # neither the package's folder nor the user's can be written: every process compiles anew
+        return numba.njit(function, **options)
 
 
 def convolution_values(
