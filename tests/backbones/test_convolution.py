@@ -316,6 +316,27 @@ def test_no_edges_are_no_messages(sums):
     assert not torch.autograd.grad(out.sum(), features)[0].any()
 
 
+@pytest.fixture
+def uninitialised_memory_is_nan():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_what_no_path_reads_has_no_gradient(sums, uninitialised_memory_is_nan):
+    left, right = o3.Irreps("3x0e + 2x1e"), o3.Irreps("1x0e")
+    product = o3.TensorProduct(
+        left, right, "3x0e", [(0, 0, 0, "uvu", True)], shared_weights=False, internal_weights=False
+    ).double()
+    graph = build_batch([bulk("Cu", cubic=True)], 4.0)
+    features = torch.randn(4, product.irreps_in1.dim, dtype=torch.float64, requires_grad=True)
+    lengths, harmonics = torch.ones(len(graph.centre)).double(), torch.ones(len(graph.centre), 1).double()
+    out = convolve(random_convolution(product), Edges.of(graph), features, lengths, harmonics)
+    (found,) = torch.autograd.grad(out.sum(), features)
+    assert found[:, :3].any()
+    assert torch.equal(found[:, 3:], torch.zeros(4, 6).double())
+
+
 def test_blocks_hold_every_edge_once(monkeypatch):
     graph = build_batch([bulk("Cu", cubic=True), Atoms("H"), molecule("CH4")], 4.0)
     monkeypatch.setattr("mekrr.backbones.convolution._EDGES_PER_BLOCK", {"cpu": 30})
