@@ -1,5 +1,6 @@
 import copy
 import multiprocessing
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from mekrr import Calculator
+from mekrr.engines import Evaluator
+from mekrr.errors import MekrrWarning
 from support import energy_and_forces
 
 pytest.importorskip("sevenn")
@@ -28,6 +31,20 @@ def test_results_equal_predictions(potential, alloys, tmp_path):
     np.testing.assert_allclose(atoms.get_stress(voigt=False), expected.stress, atol=1e-7)
     np.testing.assert_allclose(atoms.get_potential_energies(), expected.atomic_energies, atol=1e-5)
     assert atoms.calc.results["energy_std"] == pytest.approx(expected.energy_std, rel=1e-4)
+
+
+@pytest.mark.parametrize("make", [Calculator, Evaluator])
+def test_who_runs_dynamics_says_where_the_energy_jumps(potential, monkeypatch, make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(potential)
+    monkeypatch.setattr(type(potential.backbone), "jumps", "has messages that stop at the cutoff")
+    with pytest.warns(MekrrWarning, match=r"sevennet-0 has messages that stop at the cutoff: .* conserve energy"):
+        make(potential)
+    monkeypatch.undo()
+    monkeypatch.setattr(potential.backbone, "max_neighbours", 40)
+    with pytest.warns(MekrrWarning, match="sevennet-0 keeps the 40 nearest neighbours of an atom"):
+        make(potential)
 
 
 def test_relaxation_lowers_energy_and_stress(potential, alloys):

@@ -113,6 +113,12 @@ def test_a_dry_run_counts_the_cache_and_writes_no_model(capsys, folder):
     assert not config_path(folder / "m.safetensors").exists()
 
 
+def test_a_dry_run_refuses_what_the_fit_would_refuse(capsys, folder):
+    code, _, err = said(capsys, "fit", "train.extxyz", "-o", "m.safetensors", "--refine", "2", "--dry-run")
+    assert code == 1
+    assert "--refine" in err
+
+
 @pytest.mark.parametrize("option", [["--no-exact-forces"], ["--probes", "all"], ["--no-forces"]])
 def test_a_dry_run_counts_no_iteration_where_there_is_none(capsys, folder, option):
     words = ["fit", "train.extxyz", "-o", "m.safetensors", "--layer", "interaction_1", "--dry-run", "--json"]

@@ -1,4 +1,5 @@
 import errno
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from mekrr.features import FeatureCache, extract
 from mekrr.features.matrix import chosen_columns, new_matrix
 from mekrr.potential.archive import _tensors
 
+MAPS = Path("/proc/self/maps")
 OPTIONS = {
     "length_scale": 6.0, "species_weight": 0.5, "prior": "composition", "force_weight": 1e-3, "ridge": 1e-5,
     "inducing": 20, "tangent_share": 0.6, "probes": 2, "exact_forces": False,
@@ -58,6 +60,17 @@ def test_features_in_a_file_are_those_in_memory(alloys, small_schnet, tmp_path, 
     for one, other in ((found, expected), (some, expected.select(small_schnet.layers[:2]))):
         assert one.widths == other.widths
         assert torch.equal(one.environments.features, other.environments.features)
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="the system does not tell which files are mapped")
+def test_the_file_of_features_lies_beside_the_cache(alloys, small_schnet, tmp_path, on_disk):
+    """A temporary folder is memory on some systems."""
+    found = extract(alloys[:6], small_schnet, small_schnet.layers, FeatureCache(tmp_path))
+    (mapped,) = [line for line in MAPS.read_text().splitlines() if f"{tmp_path}/" in line]
+    assert "rw-s" in mapped, "what is written must reach the file"
+    some = found.select(small_schnet.layers[:2])
+    assert MAPS.read_text().count(f"{tmp_path}/") == 2
+    assert some.folder == found.folder
 
 
 def test_a_fit_on_disk_gives_the_same_bits(alloys, checkpoint, tmp_path, on_disk, monkeypatch):

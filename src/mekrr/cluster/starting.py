@@ -12,6 +12,9 @@ from mekrr.errors import ClusterError
 from mekrr.shards import HERE, Shards
 
 ANSWER = 15.0  # seconds in which a scheduler must answer
+# Dask gives up a worker, and with it the one that replaces it, that is away when this time after some death is over: its
+# 15 s are over while packages load beside other work.
+REPLACED_IN = "1h"
 
 
 @contextmanager
@@ -84,7 +87,8 @@ def _local(count: int) -> Iterator[str]:
     import dask
     from dask.distributed import LocalCluster
 
-    with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}):
+    settings = {"distributed.scheduler.allowed-failures": DEATHS, "distributed.deploy.lost-worker-timeout": REPLACED_IN}
+    with dask.config.set(settings):
         cluster = LocalCluster(
             n_workers=count,
             threads_per_worker=1,
@@ -92,5 +96,5 @@ def _local(count: int) -> Iterator[str]:
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
         )
-    with closing(cluster):
-        yield cluster.scheduler_address
+        with closing(cluster):
+            yield cluster.scheduler_address

@@ -11,7 +11,7 @@ from mekrr.features import BATCH_ATOMS, FeatureCache, TangentSpace, extract, loo
 from mekrr.features.matrix import MEMORY_BYTES as MATRIX_BYTES
 from mekrr.features.probes import MEMORY_BYTES, cache_key
 from mekrr.graph import build_batch
-from mekrr.potential.fit import FitJob, solver_of, tangent_space_of, wanted_layers
+from mekrr.potential.fit import FitJob, check_refine, solver_of, tangent_space_of, wanted_layers
 from mekrr.potential.options import AUTO
 from mekrr.potential.refine import MOST_ROUNDS
 from mekrr.potential.solution import KEPT_BYTES, TANGENT_ROWS
@@ -59,10 +59,13 @@ def estimate(job: FitJob) -> Estimate:
 
     Raises:
         ValueError: for options that the fit would refuse.
+        DataError: for too few structures to refine on.
     """
     structures, backbone, options = job.structures, job.backbone, job.options
     solver, forces = solver_of(options, structures)
     options.check_effect(solver, forces, any(s.stress is not None for s in structures))
+    if options.refine != 0:
+        check_refine(job)
     layers = wanted_layers(job)
     width = sum(backbone.layer_widths[name] for name in layers)
     space = tangent_space_of(job, forces, [])

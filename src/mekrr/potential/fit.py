@@ -99,7 +99,7 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
     """
     job.options.check_effect(solver, forces, any(s.stress is not None for s in job.structures))
     if job.options.refine != 0:
-        _check_refine(job)
+        check_refine(job)
     remarks += solver_remarks(job.options, solver, forces, len(job.structures))
     remarks += electron_remarks(job.structures, job.backbone)
     anchors = anchor_structures(job.options.anchors, job.structures, job.options.seed)
@@ -129,7 +129,7 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
         return refine(job.structures, fitted, job.backbone, space, job.options, job.progress)
 
 
-def _check_refine(job: FitJob) -> None:
+def check_refine(job: FitJob) -> None:
     """What can be known before anything is computed.
 
     Raises:

@@ -56,7 +56,17 @@ def assert_as_ase(text):
     return True
 
 
-@pytest.mark.parametrize("text", [CRYSTAL, MOLECULE, CRYSTAL.removesuffix("\n")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        CRYSTAL,
+        MOLECULE,
+        CRYSTAL.removesuffix("\n"),
+        CRYSTAL.replace(' pbc="T T F"', ""),
+        MOLECULE.replace("uid", "pbc=T uid"),
+        CRYSTAL.replace("tag:I:1", "kind:S:1").replace("forces", "magmoms"),
+    ],
+)
 def test_plain_frames(text):
     assert assert_as_ase(text)
 
@@ -82,6 +92,7 @@ def test_changed_frames(text, data):
         CRYSTAL.replace("name=abc", 'name="_JSON [1]"'),
         CRYSTAL.replace("tag:I:1", "move_mask:I:1"),
         CRYSTAL.replace(" 1\nO", "\nO"),
+        CRYSTAL.replace(" 1\nO", " 1 1\nO").replace("inf 2", "inf 2 2"),
         CRYSTAL.replace("tag:I:1", "tag:L:1"),
         CRYSTAL.replace("Cu 1", "Qq 1"),
         MOLECULE.replace("c 0 0 2 1 2 3 0.5 abc\n", "\n"),

@@ -68,6 +68,25 @@ def test_virial_without_a_cell_gives_no_stress():
     assert from_ase(atoms).stress is None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda atoms: atoms.positions.__iadd__(0.1),
+        lambda atoms: atoms.set_cell(1.01 * atoms.cell),
+        lambda atoms: atoms.set_pbc([True, True, False]),
+        lambda atoms: atoms.set_atomic_numbers([28]),
+        lambda atoms: atoms.set_initial_magnetic_moments([1.0]),
+    ],
+)
+def test_stored_results_are_of_atoms_as_they_were(change):
+    """Whatever was changed since: `SinglePointCalculator` keeps the atoms it was made for."""
+    atoms = bulk("Cu")
+    atoms.calc = SinglePointCalculator(atoms, energy=-3.0)
+    assert from_ase(atoms).energy == -3.0
+    change(atoms)
+    assert from_ase(atoms).energy is None
+
+
 def test_stale_results_are_not_labels():
     atoms = bulk("Cu", cubic=True)
     atoms.calc = EMT()

@@ -50,6 +50,20 @@ def test_a_row_with_a_number_too_many_is_refused(tmp_path):
         read_structures(tmp_path / "a.xyz")
 
 
+@pytest.mark.parametrize("count", ["\u00b2", "\u2461", "-3", "3.0", "9" * 24, "9" * 5000])
+def test_what_counts_no_atoms_is_said(tmp_path, count):
+    """A superscript is a digit to Python, yet no number; more digits than a machine counts are none either."""
+    (tmp_path / "a.xyz").write_text(f"{count}\n{WATER[2:]}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.xyz, index 0: expected a number of atoms, found"):
+        read_structures(tmp_path / "a.xyz")
+
+
+def test_more_atoms_than_lines_are_a_truncated_frame(tmp_path):
+    (tmp_path / "a.xyz").write_text(f"{'9' * 18}\n{WATER[2:]}\n")
+    with pytest.raises(DataError, match=r"index 0: truncated after 2 of 9{18} atoms"):
+        read_structures(tmp_path / "a.xyz")
+
+
 def test_columns_that_nothing_declares_are_named_once(tmp_path):
     (tmp_path / "a.xyz").write_text("1\nPropertiesspecies:S:1:pos:R:3:forces:R:3 energy=-1\nO 0 0 0 1 2 3\n" * 3)
     with pytest.warns(MekrrWarning, match="index 0: its rows have 7 columns, and no Properties=") as caught:

@@ -98,6 +98,7 @@ def _warn_of_unread_columns(path: Path, index: int, count: int) -> None:
     )
 
 
+_COUNT = re.compile(r"\d{1,18}")
 _PLAIN_COLUMNS = 4
 _PROPERTIES = re.compile(r"(?:^|\s)Properties=([\w:]+)(?=\s|$)")
 _COLUMNS = re.compile(r"\w+:[SRIL]:\d+(:\w+:[SRIL]:\d+)*")
@@ -163,7 +164,8 @@ def _header(path: Path, index: int, file: IO[str]) -> str:
         raise DataError(
             f"{path}, index {index}: not UTF-8 text: rename the file to what it is, or convert it"
         ) from error
-    if header and not header.strip().isdigit():
+    # not isdigit, which is true of superscripts, and no more digits than Python counts lines with
+    if header and not _COUNT.fullmatch(header.strip()):
         raise DataError(
             f"{path}, index {index}: expected a number of atoms, found {header.strip()[:40]!r}: damaged, or not XYZ"
         )
