@@ -12,8 +12,8 @@ from mekrr.errors import ClusterError
 from mekrr.shards import HERE, Shards
 
 ANSWER = 15.0  # seconds in which a scheduler must answer
-# Dask gives up a worker, and with it the one that replaces it, that is away when this time after some death is over: its
-# 15 s are over while packages load beside other work.
+# Dask gives up a worker, and with it the one that replaces it, that is away when this time after some death is over:
+# its 15 s pass while packages load beside other work.
 REPLACED_IN = "1h"
 
 
