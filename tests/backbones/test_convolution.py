@@ -249,16 +249,18 @@ def test_without_a_folder_to_keep_them_loops_are_compiled_anew():
     assert found.stdout.strip() == "None"
 
 
-def test_threads_take_whole_atoms_and_give_the_same_sums(monkeypatch):
-    """Cut into many parts, some of them shared by three threads."""
+@pytest.mark.parametrize("kept", [0, 10**6])
+def test_threads_take_whole_atoms_and_give_the_same_bits(monkeypatch, kept):
+    """Cut into many pieces, more than there are sums, some of them made at once by three threads."""
     compiled = pytest.importorskip("mekrr.backbones.convolution_compiled", reason="mekrr[sevennet] is not installed")
-    monkeypatch.setattr(compiled, "_CHUNK", 40)
-    monkeypatch.setattr(compiled, "_WORTH_A_THREAD", 20)
-    graph = build_batch([bulk("Cu", cubic=True), Atoms("H"), molecule("CH4")], 4.0)
+    monkeypatch.setattr(compiled, "_PIECE", 12)
+    monkeypatch.setattr(compiled, "_SMALLEST_PIECE", 5)
+    monkeypatch.setattr(compiled, "_KEPT_BYTES", kept)
+    graph = build_batch([bulk("Cu", cubic=True), Atoms("H"), molecule("C2H6"), molecule("C6H6")], 4.0)
     edges, product = Edges.of(graph), tensor_product()
     convolution = random_convolution(product)
     tensors = (
-        torch.randn(10, product.irreps_in1.dim, dtype=torch.float64),
+        torch.randn(len(graph.species), product.irreps_in1.dim, dtype=torch.float64),
         1 + torch.rand(len(graph.centre), dtype=torch.float64),
         torch.randn(len(graph.centre), 9, dtype=torch.float64),
     )
@@ -274,14 +276,17 @@ def test_threads_take_whole_atoms_and_give_the_same_sums(monkeypatch):
             found.append((values, *gradients, compiled.convolution_tangents(convolution, edges, *tensors, *moved)))
         finally:
             torch.set_num_threads(threads)
-    assert max(len(cuts) for *_, cuts in parts) == 3
+    assert len(parts) > 1
+    assert sum(len(cuts) for *_, cuts in parts) > compiled._SUMS
+    assert max(len(cuts) for *_, cuts in parts) >= 3
     for part, (centre, _), cuts in parts:  # two threads that add to one atom race, and are seldom caught at it
-        owners = [set(centre[first:last].tolist()) for first, last in cuts]
+        assert len({into for into, *_ in cuts}) == len(cuts)
+        owners = [set(centre[first:last].tolist()) for _, first, last in cuts]
         assert sum(map(len, owners)) == len(set.union(*owners))
-        assert [first for first, _ in cuts] == [0, *(last for _, last in cuts[:-1])]
-        assert cuts[-1][1] == part.stop - part.start
+        assert [first for _, first, _ in cuts] == [0, *(last for *_, last in cuts[:-1])]
+        assert cuts[-1][2] == part.stop - part.start
     for one, several in zip(*found, strict=True):
-        torch.testing.assert_close(several, one, rtol=1e-12, atol=1e-12 * float(one.abs().max()))
+        assert torch.equal(several, one)
 
 
 def test_what_is_kept_with_the_edges_is_of_these_lengths_and_harmonics(case):
@@ -304,7 +309,7 @@ def test_without_room_nothing_is_kept(monkeypatch):
     kept, alone = Edges.of(graph), Edges.of(graph)
     with_room = compiled.convolution_values(convolution, kept, *tensors)
     monkeypatch.setattr(compiled, "_KEPT_BYTES", 1)
-    monkeypatch.setattr(compiled, "_CHUNK", 20)
+    monkeypatch.setattr(compiled, "_PIECE", 20)
     close(compiled.convolution_values(convolution, alone, *tensors), with_room)
     assert len(kept.kept) == 2
     assert not alone.kept

@@ -2,9 +2,11 @@
 
 What an edge needs at a time (a row of filters, of couplings, of the features at its end) lies in the nearest cache, and
 nothing is written but what is summed. Filters are matrix products, made for some hundred edges at once. The loops leave
-Python's lock: threads take edges of different atoms, and what they sum for the same atom is added in their order.
+Python's lock: threads take pieces of edges, all of an atom's in one. Pieces follow from the graph alone, and so does
+where each of them sums: the result does not depend on how many threads there are.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +22,12 @@ from mekrr.backbones.process_state import forward_product
 from mekrr.typing import Float, Tensor
 
 Array = np.ndarray
+Cuts = list[tuple[int, int, int]]  # the sum that a piece of a part is added to, its first and its last edge
+Rows = Callable[[slice, Cuts], Tensor]  # of the edges of a part
 
-_CHUNK = 256  # edges of a thread for which filters are made at once: half a megabyte of them
-_WORTH_A_THREAD = 64  # edges
+_PIECE = 256  # edges, of which filters take half a megabyte
+_SMALLEST_PIECE = 64  # edges that are worth a thread
+_SUMS = 8  # that pieces are added to in turn; as many threads have something to do
 _KEPT_BYTES = 64_000_000  # of one convolution's filters, and as much of their slopes
 
 
@@ -47,7 +52,7 @@ def convolution_values(
     x = _array(layout.into.gather(features))
     out = features.new_zeros(len(features), layout.out.width)
     for part, sides, cuts in _parts(edges):
-        made = factors(part)
+        made = factors(part, cuts)
         _each(partial(_values, _array(out), x, *map(_array, made), *sides, layout.paths), cuts)
     return layout.out.scatter(out, convolution.n_out)
 
@@ -63,15 +68,15 @@ def convolution_gradients(
     """Gradients in features, lengths and harmonics, given the gradient in the output."""
     layout, factors = convolution.layout, _factors(convolution, edges, lengths, harmonics)
     x, given = _array(layout.into.gather(features)), _array(layout.out.gather(gradient))
-    by_x = features.new_zeros(torch.get_num_threads(), *x.shape)
+    by_x = features.new_zeros(min(_SUMS, len(_pieces(edges))), *x.shape)
     by_hidden, by_harmonics = lengths.new_empty(len(lengths), len(convolution.mixing)), torch.empty_like(harmonics)
     for part, sides, cuts in _parts(edges):
-        made = factors(part)
+        made = factors(part, cuts)
         by_filters, by_matrices = map(torch.zeros_like, made)
         arrays = map(_array, (by_x, by_filters, by_matrices))
         _each(partial(_gradients, *arrays, x, *map(_array, made), given, *sides, layout.paths), cuts)
-        by_hidden[part] = by_filters @ convolution.mixing.T
-        by_harmonics[part] = by_matrices @ layout.couplings.T
+        by_hidden[part] = _times(by_filters, convolution.mixing.T, cuts)
+        by_harmonics[part] = _times(by_matrices, layout.couplings.T, cuts)
     by_lengths = _pulled_back(convolution, lengths, by_hidden)
     return layout.into.scatter(by_x.sum(0), features.shape[1]), by_lengths, by_harmonics
 
@@ -94,9 +99,9 @@ def convolution_tangents(
     stretched, turned = length_tangents.T.contiguous(), harmonic_tangents.transpose(0, 1)
     out = features.new_zeros(len(features), n, layout.out.width)
     for part, sides, cuts in _parts(edges):
-        filters, matrices = factors(part)
-        along = (turned[part].flatten(0, 1) @ layout.couplings).unflatten(0, (-1, n)), stretched[part]
-        arrays = map(_array, (out, filters, slopes(part), matrices, *along))
+        filters, matrices = factors(part, cuts)
+        along = _times(turned[part], layout.couplings, cuts), stretched[part]
+        arrays = map(_array, (out, filters, slopes(part, cuts), matrices, *along))
         _each(partial(_tangents, x, moves, *arrays, *sides, layout.paths), cuts)
     return layout.out.scatter(out.transpose(0, 1), convolution.n_out)
 
@@ -104,7 +109,7 @@ def convolution_tangents(
 @_compiled
 def _values(
     out: Array, x: Array, filters: Array, matrices: Array, centre: Array, neighbour: Array, paths: Array,
-    thread: int, first: int, last: int,
+    into_sum: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """out_i[m3] += M[m3, m1] (w x_j[m1]), all channels at once."""
     weighted = np.empty(x.shape[1], x.dtype)
@@ -126,7 +131,7 @@ def _values(
 @_compiled
 def _gradients(
     by_x: Array, by_filters: Array, by_matrices: Array, x: Array, filters: Array, matrices: Array, given: Array,
-    centre: Array, neighbour: Array, paths: Array, thread: int, first: int, last: int,
+    centre: Array, neighbour: Array, paths: Array, into_sum: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """With g = dE/dout_i and t[m1] = sum_m3 M g[m3]: w t[m1] for x_j, sum_m1 x_j t for w, sum_u g w x_j for M."""
     t, weighted = np.empty((2, x.shape[1]), x.dtype)
@@ -137,7 +142,7 @@ def _gradients(
             for m1 in range(n_in):
                 column = start + m1 * channels
                 source = x[neighbour[e], column : column + channels]
-                by_source = by_x[thread, neighbour[e], column : column + channels]
+                by_source = by_x[into_sum, neighbour[e], column : column + channels]
                 for u in range(channels):
                     t[u] = 0
                     weighted[u] = w[u] * source[u]
@@ -157,7 +162,7 @@ def _gradients(
 @_compiled
 def _tangents(
     x: Array, moves: Array, out: Array, filters: Array, slopes: Array, matrices: Array, turned: Array,
-    stretched: Array, centre: Array, neighbour: Array, paths: Array, thread: int, first: int, last: int,
+    stretched: Array, centre: Array, neighbour: Array, paths: Array, into_sum: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """out'_i[m3] += M (w x'_j + r' w_r x_j)[m1] + M' (w x_j)[m1], direction after direction."""
     weighted, stretch, carried = np.empty((3, x.shape[1]), x.dtype)
@@ -185,15 +190,15 @@ def _tangents(
 
 def _factors(
     convolution: Convolution, edges: Edges, lengths: Float[Tensor, "edges"], harmonics: Float[Tensor, "edges harmonics"]
-) -> Callable[[slice], tuple[Tensor, Tensor]]:
+) -> Callable[[slice, Cuts], tuple[Tensor, Tensor]]:
     """Filters and couplings M of some edges."""
     mixing, couplings = convolution.mixing, convolution.layout.couplings
     filters = _product(edges, "filters", mixing, lengths, lambda: convolution.hidden(lengths))
     matrices = _product(edges, "couplings", couplings, harmonics, lambda: harmonics)
-    return lambda part: (filters(part), matrices(part))
+    return lambda part, cuts: (filters(part, cuts), matrices(part, cuts))
 
 
-def _slopes(convolution: Convolution, edges: Edges, lengths: Float[Tensor, "edges"]) -> Callable[[slice], Tensor]:
+def _slopes(convolution: Convolution, edges: Edges, lengths: Float[Tensor, "edges"]) -> Rows:
     """Derivatives of the filters in the distance, of some edges."""
 
     def hidden() -> Tensor:
@@ -202,18 +207,27 @@ def _slopes(convolution: Convolution, edges: Edges, lengths: Float[Tensor, "edge
     return _product(edges, "slopes", convolution.mixing, lengths, hidden)
 
 
-def _product(edges: Edges, name: str, by: Tensor, of: Tensor, make: Callable[[], Tensor]) -> Callable[[slice], Tensor]:
+def _product(edges: Edges, name: str, by: Tensor, of: Tensor, make: Callable[[], Tensor]) -> Rows:
     """Rows of a product by a matrix, of some edges.
 
     Small ones are kept with the edges: a pass that carries a tangent, and its way back, use them four times.
     """
     if len(of) * by.shape[1] * by.itemsize > _KEPT_BYTES:
         left = make()
-        return lambda part: left[part] @ by
+        return lambda part, cuts: _times(left[part], by, cuts)
     found = edges.kept.get((name, id(by)))
     if found is None or not torch.equal(found[0], of):
         found = edges.kept[name, id(by)] = (of.detach(), (make() @ by).detach())
-    return lambda part: found[1][part]
+    return lambda part, _: found[1][part]
+
+
+def _times(rows: Tensor, by: Tensor, cuts: Cuts) -> Tensor:
+    """A product, piece by piece: its last bits follow from how many rows are multiplied at once, and where they lie."""
+    return torch.cat([_aligned(rows[first:last]) @ by for _, first, last in cuts])
+
+
+def _aligned(rows: Tensor) -> Tensor:
+    return rows.clone() if rows.data_ptr() % 64 else rows
 
 
 def _pulled_back(
@@ -230,23 +244,38 @@ def _array(tensor: Tensor) -> Array:
     return tensor.detach().numpy()
 
 
-def _parts(edges: Edges) -> Iterator[tuple[slice, tuple[Array, Array], list[tuple[int, int]]]]:
-    """Consecutive edges, their two sides, and which of them each thread takes: never a part of an atom's."""
-    centre, neighbour, threads = edges.centre.numpy(), edges.neighbour.numpy(), torch.get_num_threads()
-    for first in range(0, len(centre), _CHUNK * threads):
-        part = slice(first, min(first + _CHUNK * threads, len(centre)))
-        here, n = centre[part], part.stop - first
-        shares = max(1, min(threads, n // _WORTH_A_THREAD))
-        ends = [int(np.searchsorted(here, here[k * n // shares])) for k in range(1, shares)]
-        yield part, (here, neighbour[part]), list(zip([0, *ends], [*ends, n], strict=True))
+def _pieces(edges: Edges) -> list[tuple[int, int]]:
+    """First and last of consecutive edges, all of an atom's in one piece."""
+    centre = edges.centre.numpy()
+    n = len(centre)
+    count = max(1, -(-n // _PIECE), min(_SUMS, n // _SMALLEST_PIECE))
+    ends = sorted({0, n, *(int(np.searchsorted(centre, centre[k * n // count])) for k in range(1, count))})
+    return list(itertools.pairwise(ends))
 
 
-def _each(kernel: Callable[[int, int, int], None], cuts: list[tuple[int, int]]) -> None:
-    """Of every thread's edges."""
-    if len(cuts) == 1:
-        kernel(0, *cuts[0])
+def _parts(edges: Edges) -> Iterator[tuple[slice, tuple[Array, Array], Cuts]]:
+    """Pieces for which filters are made at once, some for each thread: their edges, both sides, the cuts between them.
+
+    No two pieces of a part are added to the same sum.
+    """
+    centre, neighbour, pieces = edges.centre.numpy(), edges.neighbour.numpy(), _pieces(edges)
+    threads = torch.get_num_threads()
+    together = min(_SUMS, max(threads, _PIECE * threads * len(pieces) // max(1, len(centre))))
+    for k in range(0, len(pieces), together):
+        taken = pieces[k : k + together]
+        begin, end = taken[0][0], taken[-1][1]
+        cuts = [((k + i) % _SUMS, first - begin, last - begin) for i, (first, last) in enumerate(taken)]
+        yield slice(begin, end), (centre[begin:end], neighbour[begin:end]), cuts
+
+
+def _each(kernel: Callable[[int, int, int], None], cuts: Cuts) -> None:
+    """Of every piece's edges."""
+    threads = min(torch.get_num_threads(), len(cuts))
+    if threads == 1:
+        for cut in cuts:
+            kernel(*cut)
         return
-    for done in [_pool(len(cuts)).submit(kernel, thread, *cut) for thread, cut in enumerate(cuts)]:
+    for done in [_pool(threads).submit(kernel, *cut) for cut in cuts]:
         done.result()
 
 
