@@ -3,6 +3,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from mekrr import Calculator, KernelPotential
 from mekrr.learning import learn
 from mekrr.learning.journal import read_labels, read_lines, whole_frames
 
@@ -16,10 +17,12 @@ def words(emt, tmp_path):
 
 @pytest.mark.slow
 def test_walkers_reach_their_end_and_errors_fall(cluster, words):
+    """How many labels, and where, hangs on the last bits of forces at 1500 K; ends are known better than the way."""
     found = list(learn("md", cluster, steps=40, walkers=2, temperature="1500:1600", **words))
     assert found[-1].kind == "converged", found[-1].text
     folder, labels = words["folder"], read_labels(words["folder"])
     assert len(labels) >= 4
+    potential, at_the_ends = KernelPotential.load(folder / "model.safetensors"), []
     for k, last in enumerate(found[-1].structures):
         frames = whole_frames(folder / f"walker-{k}.extxyz")
         steps = [frame.info["step"] for frame in frames]
@@ -28,9 +31,10 @@ def test_walkers_reach_their_end_and_errors_fall(cluster, words):
         np.testing.assert_array_equal(last.positions[0], cluster.positions[0])
         check = last.copy()
         check.calc = EMT()
-        assert np.isfinite(check.get_potential_energy())
-    errors = [label.force_error for label in labels]
-    assert errors[-1] < errors[0]
+        expected = check.get_forces(apply_constraint=False)
+        check.calc = Calculator(potential)
+        at_the_ends.append(np.abs(check.get_forces(apply_constraint=False) - expected).max())
+    assert np.mean(at_the_ends) < np.mean([label.force_error for label in labels])
     waited = [line for line in read_lines(folder) if line.get("threshold_mev_per_angstrom")]
     assert all(line["deviation_mev_per_angstrom"] > line["threshold_mev_per_angstrom"] for line in waited)
 
