@@ -93,6 +93,26 @@ def test_stress_of_a_molecule_is_refused(potential, alloys):
     assert np.isfinite(atoms.get_forces()).all()
 
 
+def test_what_was_found_for_one_charge_is_not_given_for_another(potential, alloys, monkeypatch):
+    """ASE does not look at it; here a network that reads charges."""
+    seen = []
+    monkeypatch.setattr(potential.backbone, "reads", ("charge",))
+    atoms = alloys[30].copy()
+    atoms.calc = Calculator(potential)
+    forward = type(potential.backbone).forward
+
+    def watched(self, graph, *rest, **named):
+        seen.append(graph.charge.tolist())
+        return forward(self, graph, *rest, **named)
+
+    monkeypatch.setattr(type(potential.backbone), "forward", watched)
+    atoms.get_potential_energy()
+    atoms.get_forces()
+    atoms.info["charge"] = 1
+    atoms.get_forces()
+    assert seen == [[0.0], [1.0]]
+
+
 def test_it_goes_to_other_processes_with_the_atoms(potential, alloys):
     frames = [atoms.copy() for atoms in alloys[30:33]]
     calculator = Calculator(potential, uncertainty=True)

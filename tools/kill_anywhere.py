@@ -24,6 +24,7 @@ from safetensors import safe_open
 from mekrr.data import load_dataset
 
 PROGRAM = [sys.executable, "-c", "from mekrr.cli import main; main()"]
+THREADS = ["--threads", "1"]  # else it is as many as cores are idle, and the last bits of a fit hang on that
 FIXED = "--layer interaction_1 --length-scale 12 --species-weight 0.5 --ridge 1e-4 --probes 2 --cache cache"
 FEATURES, TANGENT = f"{FIXED} --tangent-share 0", f"{FIXED} --tangent-share 0.5"
 COMMANDS = {
@@ -104,7 +105,7 @@ def start(folder: Path, name: str) -> subprocess.Popen:
     line, output = COMMANDS[name]
     words = [output if word == "OUT" else word for word in line.split()]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*PROGRAM, *words], cwd=folder, **quiet)
+    return subprocess.Popen([*PROGRAM, *words, *THREADS], cwd=folder, **quiet)
 
 
 def digest(path: Path) -> str:

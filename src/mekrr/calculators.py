@@ -12,6 +12,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mekrr.backbones import Backbone
+from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.graph import SkinnedGraph
 from mekrr.potential import KernelPotential, MekrrWarning, Wanted, evaluate_graph
 from mekrr.potential.prediction import predictions_of
@@ -129,6 +130,13 @@ class Calculator(AseCalculator):
         with self._lock:
             return super().get_property(name, atoms, allow_calculation)
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """See ASE, which does not look at charge and spin: a network may read them."""
+        changes = list(super().check_state(atoms, tol))
+        if self.atoms is not None and repr(charge_and_spin(atoms)) != repr(charge_and_spin(self.atoms)):
+            changes.append("info")
+        return changes
+
     def calculate(
         self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
     ) -> None:
@@ -152,8 +160,8 @@ class Calculator(AseCalculator):
             raise PropertyNotImplementedError("stress needs a structure with three lattice vectors")
 
     def _check_species(self, atoms: Atoms) -> None:
-        """Once for each composition, not at each step."""
-        numbers = np.sort(atoms.numbers).tobytes()
-        if numbers != self._checked:
+        """Once for each composition, charge and spin, not at each step."""
+        key = np.sort(atoms.numbers).tobytes() + repr(charge_and_spin(atoms)).encode()
+        if key != self._checked:
             self.potential.check_species([atoms])
-            self._checked = numbers
+            self._checked = key

@@ -1,13 +1,19 @@
+import dataclasses
+import warnings
+
 import pytest
 from ase.units import GPa
 
-from mekrr import KernelPotential
+from mekrr import Calculator, KernelPotential
 from mekrr.backbones import load_backbone
 from mekrr.backbones.derivatives import energy_forces_stress
 from mekrr.data import Structure
+from mekrr.engines import Evaluator
+from mekrr.errors import MekrrWarning
 from mekrr.features import probe
 from mekrr.graph import build_batch
-from mekrr.potential.advice import label_remarks
+from mekrr.potential.advice import label_remarks, unread_electrons
+from mekrr.potential.data_record import DataRecord
 
 pytest.importorskip("sevenn")
 
@@ -59,3 +65,51 @@ def test_charges_that_the_network_does_not_read_are_remarked_upon(alloys, charge
     found = KernelPotential("sevennet-0", **fixed, forces=False).fit(frames).fitted_.record.warnings
     assert any("2 different values of charge (-1 to 0)" in words for words in found) == said
     assert not any("values of spin" in words for words in found)
+
+
+@pytest.mark.parametrize(
+    ("fitted_to", "reads", "said"), [((0.0,), (), True), ((0.0,), ("charge",), False), ((), (), False)]
+)
+def test_another_charge_than_the_fitted_ones_is_remarked_upon(potential, alloys, monkeypatch, fitted_to, reads, said):
+    """Where the network reads it, it is no extrapolation without a word; an older record knows no charges."""
+    ions = [atoms.copy() for atoms in alloys[30:32]]
+    ions[1].info["charge"] = -1
+    data = dataclasses.replace(potential.fitted_.record.data, charges=fitted_to)
+    monkeypatch.setattr(potential.backbone, "reads", reads)
+    found = unread_electrons(data, potential.backbone, ions)
+    assert [words.startswith("charge -1: training structures have 0, and sevennet-0") for words in found] == [
+        True
+    ] * said
+
+
+@pytest.mark.parametrize("who", ["predict", "Calculator", "Evaluator"])
+def test_predictions_and_engines_say_so_once_for_each_charge(potential, alloys, who):
+    assert potential.fitted_.record.data.charges == (0.0,)
+    atoms = alloys[30].copy()
+    if who == "predict":
+        ask = potential.predict
+    elif who == "Evaluator":
+        ask = Evaluator(potential)
+    else:
+        calculator = Calculator(potential)
+
+        def ask(frames):
+            return [calculator.get_property("energy", atoms) for atoms in frames]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ask([atoms])
+    atoms.info["charge"] = 2
+    with pytest.warns(MekrrWarning, match="charge 2: training structures have 0"):
+        ask([atoms])
+
+
+def test_charges_and_spins_of_updates_are_joined(alloys):
+    def record(charge):
+        atoms = alloys[0].copy()
+        atoms.info["charge"] = charge
+        return DataRecord.of([Structure(atoms, 0.0)])
+
+    assert (record(1) + record(0)).charges == (0.0, 1.0)
+    assert record("none").charges == ()
+    assert record(0).spins == (1.0,)

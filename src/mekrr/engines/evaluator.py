@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from mekrr.calculators import DEFAULT_SKIN, warn_of_jumps
+from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.engines.threads import require_threads, threads
 from mekrr.features import BATCH_ATOMS, batches
 from mekrr.graph import GraphBatch, SkinnedGraph, assemble_batch
@@ -108,9 +109,12 @@ class Evaluator:
         Raises:
             DataError: see KernelPotential.check_species.
         """
-        key = np.sort(numbers).tobytes()
+        self._check(Atoms(numbers))
+
+    def _check(self, atoms: Atoms) -> None:
+        key = np.sort(atoms.numbers).tobytes() + repr(charge_and_spin(atoms)).encode()
         if key not in self._checked:
-            self.potential.check_species([Atoms(numbers)])
+            self.potential.check_species([atoms])
             self._checked.add(key)
 
     def __call__(self, structures: Sequence[Atoms]) -> list[Found]:
@@ -126,7 +130,7 @@ class Evaluator:
             ValueError: when a structure is unusable (atoms coincide, positions that are no numbers).
         """
         for atoms in structures:
-            self.check_species(atoms.numbers)
+            self._check(atoms)
         self._graphs += [self._new_graph() for _ in range(len(structures) - len(self._graphs))]
         found: list[Found] = []
         for batch in batches([len(atoms) for atoms in structures], BATCH_ATOMS):

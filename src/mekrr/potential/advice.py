@@ -12,9 +12,10 @@ from ase.data import chemical_symbols
 
 from mekrr.backbones import Backbone
 from mekrr.data import Structure, outside_row_space, unit_of_derivatives
-from mekrr.data.reading.electrons import charge_and_spin
+from mekrr.data.reading.electrons import CHARGE, SPIN, charge_and_spin
 from mekrr.errors import DataError, MekrrWarning
 from mekrr.features import DerivativeStore
+from mekrr.potential.data_record import DataRecord
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.prior import NEEDS_BACKBONE, Compositions
@@ -76,6 +77,23 @@ def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atom
             stacklevel=3,
         )
     _warn_of_compositions(fitted, structures)
+    for words in unread_electrons(fitted.record.data, backbone, structures):
+        warnings.warn(words, MekrrWarning, stacklevel=3)
+
+
+def unread_electrons(data: DataRecord, backbone: Backbone, structures: Sequence[Atoms]) -> list[str]:
+    """That structures say a charge or spin which no training structure had, and which the backbone does not read."""
+    found, pairs = [], [charge_and_spin(atoms) for atoms in structures]
+    for k, (name, fitted_to) in enumerate(((CHARGE, data.charges), (SPIN, data.spins))):
+        said = {pair[k] for atoms, pair in zip(structures, pairs, strict=True) if name in atoms.info}
+        other = sorted(value for value in said if math.isfinite(value) and value not in fitted_to)
+        if other and fitted_to and name not in backbone.reads:
+            found.append(
+                f"{name} {_listed(other)}: training structures have {_listed(fitted_to)}, and {backbone.name} does not "
+                f"read it, so that what is predicted is of the {name} of the training structures. Fit to structures "
+                "with this one, or take a backbone that reads it"
+            )
+    return found
 
 
 def label_remarks(store: DerivativeStore) -> list[str]:
@@ -125,3 +143,7 @@ def _warn_of_compositions(fitted: Fitted, structures: Iterable[Atoms]) -> None:
 
 def _symbols(numbers: Iterable[int]) -> str:
     return ", ".join(chemical_symbols[z] for z in sorted(numbers))
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

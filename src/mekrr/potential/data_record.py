@@ -1,10 +1,12 @@
 """The part of a potential's record that says what it was fitted to."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mekrr.data import Structure
+from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.features import structure_hash
 
 HASH_DIGITS = 16  # of the structure hashes that are kept
@@ -27,6 +29,8 @@ class DataRecord:
         sources: files.
         origins: of each structure, the number of its file among the sources, -1 for none, and its index there; empty in
             older records.
+        charges: total charges that occur, e; empty in older records.
+        spins: spin multiplicities that occur; empty in older records.
     """
 
     sha256: str
@@ -40,6 +44,8 @@ class DataRecord:
     hashes: tuple[str, ...]
     sources: tuple[str, ...]
     origins: tuple[tuple[int, int], ...] = ()
+    charges: tuple[float, ...] = ()
+    spins: tuple[float, ...] = ()
 
     @staticmethod
     def of(structures: Sequence[Structure], forces: bool = False) -> "DataRecord":
@@ -50,6 +56,7 @@ class DataRecord:
         sizes = [len(structure) for structure in structures]
         sources = tuple(sorted({s.source for s in structures if s.source}))
         number = {source: k for k, source in enumerate(sources)}
+        charges, spins = zip(*(charge_and_spin(s.atoms) for s in structures), strict=True)
         return DataRecord(
             digest.hexdigest(),
             len(structures),
@@ -62,6 +69,8 @@ class DataRecord:
             tuple(structure_hash(s.atoms)[:HASH_DIGITS] for s in structures),
             sources,
             tuple((number.get(s.source, -1), s.index) for s in structures),
+            _different(charges),
+            _different(spins),
         )
 
     def origin(self, t: int) -> tuple[str, int] | None:
@@ -85,8 +94,16 @@ class DataRecord:
             self.hashes + other.hashes,
             sources,
             self._renumbered(sources) + other._renumbered(sources),
+            # what an older record does not say stays unsaid
+            _different(self.charges + other.charges) if self.charges else (),
+            _different(self.spins + other.spins) if self.spins else (),
         )
 
     def _renumbered(self, sources: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
         """Origins among other sources."""
         return tuple((k if k < 0 else sources.index(self.sources[k]), index) for k, index in self.origins)
+
+
+def _different(values: Sequence[float]) -> tuple[float, ...]:
+    """Those that are numbers, sorted, each once."""
+    return tuple(sorted({value for value in values if math.isfinite(value)}))
