@@ -66,6 +66,16 @@ def test_the_number_is_an_option_and_is_said(capsys, potential, alloys, tmp_path
     for given in ([], ["--threads", "1"]):
         assert run([*words, *given, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["threads"] == 1
+    features = [
+        "features",
+        str(tmp_path / "t.extxyz"),
+        "-o",
+        str(tmp_path / "f.safetensors"),
+        "--no-forces",
+        "--no-cache",
+    ]
+    assert run([*features, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"] == 1
     assert torch.get_num_threads() == before
     assert run([*words, "--threads", "5000"]) == 1
     assert "threads must be from 1 to" in capsys.readouterr().err

@@ -52,9 +52,10 @@ def label(path, output):
 
 def test_labels_from_outside(capsys, start, tmp_path):
     folder = tmp_path / "run"
-    words = ["learn", "relax", start, "-o", folder, "--ask", "--json", *WORDS]
+    words = ["learn", "relax", start, "-o", folder, "--ask", "--json", "--threads", "1", *WORDS]
     code, out, _ = call(capsys, *words)
     told = json.loads(out)
+    assert told["threads"] == 1
     assert (code, told["ended"], told["ask"]) == (4, "to-label", str(folder / "ask.extxyz"))
     code, _, err = call(capsys, *words, "--tell", start)
     assert (code, "was not asked for" in err or "no energy" in err) == (1, True)
@@ -97,6 +98,7 @@ def begin(start, folder, count, sleep="0", limit=None):
     """The command as a process of its own; every structure that is computed becomes a line of `count`."""
     program = [sys.executable, "-c", "from mekrr.cli import main; main()", "learn", "relax", str(start)]
     program += ["-o", str(folder), "--resume", "--calculator", f"{CALCULATORS}:emt", *WORDS]
+    program += ["--threads", "1"]  # left alone, as many as cores are idle: the last bits of a fit hang on it
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
 
     def limited():

@@ -8,7 +8,7 @@ import typer
 from mekrr.backbones import load_backbone
 from mekrr.cli.console import Stages, out, print_json
 from mekrr.cli.declared import with_options
-from mekrr.cli.options import DataArgument, DeviceOption, IndexOption, JsonOption, TrustOption
+from mekrr.cli.options import CoresOption, DataArgument, DeviceOption, IndexOption, JsonOption, TrustOption
 from mekrr.cli.outputs import MODEL_SUFFIXES, require_output
 from mekrr.data import LabelKeys, raise_on_errors, read_structures, validate
 from mekrr.features import ALL, FeatureCache, NetworkRecord, default_cache_folder, write_features
@@ -34,6 +34,7 @@ def features_command(
     index: IndexOption = ":",
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
+    threads: CoresOption = None,
     json: JsonOption = False,
 ) -> None:
     """What BACKBONE makes of DATA, in one file: `mekrr fit --features` goes on from it where BACKBONE cannot be."""
@@ -55,7 +56,7 @@ def features_command(
             output, structures, network, directions, seed, tangent, kept, batch_atoms, progress=stages
         )
     if json:
-        print_json(_json(output, made))
+        print_json(_json(output, made) | {"threads": threads})
     else:
         out.print(_told(output, made), soft_wrap=True, highlight=False)
 

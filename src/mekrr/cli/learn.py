@@ -10,7 +10,7 @@ from rich.markup import escape
 from mekrr.cli.console import err, out, print_json
 from mekrr.cli.declared import with_options
 from mekrr.cli.md import describe
-from mekrr.cli.options import STOPPED_CODE, DeviceOption, JsonOption, TrustOption
+from mekrr.cli.options import STOPPED_CODE, CoresOption, DeviceOption, JsonOption, TrustOption
 from mekrr.cli.outputs import require_folder
 from mekrr.data import read_structures
 from mekrr.dynamics import read_start
@@ -61,6 +61,7 @@ def relax(
     tell: TellOption = None,
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
+    threads: CoresOption = None,
     json: JsonOption = False,
 ) -> None:
     """Relax START at its cell until the DFT forces are below --fmax."""
@@ -70,7 +71,7 @@ def relax(
         "relax", atoms, folder=_folder(output), calculator=calculator, resume=resume, tell=given, device=device,
         trust_checkpoint=trust_checkpoint, **_options(options, labels, fit),
     )  # fmt: skip
-    _follow(events, output, json)
+    _follow(events, output, threads, json)
 
 
 @learn_app.command("neb")
@@ -90,6 +91,7 @@ def neb(
     tell: TellOption = None,
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
+    threads: CoresOption = None,
     json: JsonOption = False,
 ) -> None:
     """Find the path from START to END, both relaxed, with a climbing image whose DFT forces are below --fmax."""
@@ -99,7 +101,7 @@ def neb(
         "neb", first, last, folder=_folder(output), calculator=calculator, resume=resume, tell=given, device=device,
         trust_checkpoint=trust_checkpoint, **_options(options, labels, fit),
     )  # fmt: skip
-    _follow(events, output, json)
+    _follow(events, output, threads, json)
 
 
 @learn_app.command("md")
@@ -117,6 +119,7 @@ def md(
     tell: TellOption = None,
     device: DeviceOption = "auto",
     trust_checkpoint: TrustOption = False,
+    threads: CoresOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run dynamics from START; what the potential does not know well enough is labelled on the way."""
@@ -126,7 +129,7 @@ def md(
         "md", atoms, folder=_folder(output), calculator=calculator, resume=resume, tell=given, device=device,
         trust_checkpoint=trust_checkpoint, **_options(options, labels, fit),
     )  # fmt: skip
-    _follow(events, output, json)
+    _follow(events, output, threads, json)
 
 
 @learn_app.command("report")
@@ -166,7 +169,7 @@ def _folder(output: Path) -> Path:
     return output
 
 
-def _follow(events: Iterator[Event], output: Path, json: bool) -> None:
+def _follow(events: Iterator[Event], output: Path, threads: int | None, json: bool) -> None:
     """Print what happens, and how it ended."""
     last: Event | None = None
     try:
@@ -179,7 +182,7 @@ def _follow(events: Iterator[Event], output: Path, json: bool) -> None:
         raise
     assert last is not None
     if json:
-        print_json({"output": str(output), "ended": last.kind, "text": last.text} | last.numbers)
+        print_json({"output": str(output), "ended": last.kind, "text": last.text, "threads": threads} | last.numbers)
     else:
         out.print(escape(last.text), soft_wrap=True, highlight=False)
         out.print(f"everything is in {output}", soft_wrap=True, highlight=False, markup=False)
