@@ -83,7 +83,7 @@ def test_another_charge_than_the_fitted_ones_is_remarked_upon(potential, alloys,
 
 
 @pytest.mark.parametrize("who", ["predict", "Calculator", "Evaluator"])
-def test_predictions_and_engines_say_so_once_for_each_charge(potential, alloys, who):
+def test_predictions_and_engines_say_so(potential, alloys, who):
     assert potential.fitted_.record.data.charges == (0.0,)
     atoms = alloys[30].copy()
     if who == "predict":
