@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 
 from mekrr.backbones import Backbone
 from mekrr.data import Structure, outside_row_space, unit_of_derivatives
-from mekrr.data.reading.electrons import CHARGE, SPIN, charge_and_spin
+from mekrr.data.reading.electrons import CHARGE, NEUTRAL, SINGLET, SPIN, charge_and_spin
 from mekrr.errors import DataError, MekrrWarning
 from mekrr.features import DerivativeStore
 from mekrr.potential.data_record import DataRecord
@@ -84,13 +84,15 @@ def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atom
 def unread_electrons(data: DataRecord, backbone: Backbone, structures: Sequence[Atoms]) -> list[str]:
     """That structures say a charge or spin which no training structure had, and which the backbone does not read."""
     found, pairs = [], [charge_and_spin(atoms) for atoms in structures]
-    for k, (name, fitted_to) in enumerate(((CHARGE, data.charges), (SPIN, data.spins))):
+    known = ((CHARGE, data.charges, NEUTRAL), (SPIN, data.spins, SINGLET))
+    for k, (name, fitted_to, unsaid) in enumerate(known):
         said = {pair[k] for atoms, pair in zip(structures, pairs, strict=True) if name in atoms.info}
         other = sorted(value for value in said if math.isfinite(value) and value not in fitted_to)
         if other and fitted_to and name not in backbone.reads:
             found.append(
-                f"{name} {_listed(other)}: training structures have {_listed(fitted_to)}, and {backbone.name} does not "
-                f"read it, so that what is predicted is of the {name} of the training structures. Fit to structures "
+                f"{name} {_listed(other)}: training structures have {_listed(fitted_to)} (one that says nothing counts "
+                f"as {unsaid:g}), and {backbone.name} does not read it, so that what is predicted is of the {name} of "
+                "the training structures. Fit to structures "
                 "with this one, or take a backbone that reads it"
             )
     return found
