@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ import torch
 from ase import Atoms
 
 from mekrr import DataError, KernelPotential
-from mekrr.engines import Evaluator, threads
+from mekrr.engines import Evaluator, Watch, WatchOptions, threads
+from mekrr.engines.ipi import Provider
+from mekrr.engines.openmm import Interaction
+from mekrr.errors import MekrrWarning
 from mekrr.graph import GraphBatch, build_batch
 from mekrr.potential import Wanted
 from support import copper_molecule
@@ -145,3 +149,19 @@ def test_an_evaluation_takes_the_threads_it_was_given(potential, alloys, monkeyp
         Evaluator(potential, threads=1)([alloys[30]])
         assert torch.get_num_threads() == 2
     assert seen == [1]
+
+
+@pytest.mark.parametrize("program", ["i-PI", "OpenMM"])
+def test_a_template_with_a_charge_that_was_never_fitted_is_remarked_upon(forces_potential, program):
+    """Simulation programs tell no charge: what is known of it is in the template."""
+    template = copper_molecule()
+    template.info["charge"] = 2
+    if program == "OpenMM":
+        pytest.importorskip("openmm", reason='OpenMM is not installed: pip install ".[openmm]"')
+        begin = partial(Interaction, forces_potential, template)
+    else:
+        begin = partial(
+            Provider, Evaluator(forces_potential), template, Watch(WatchOptions(), forces_potential.fitted_.record)
+        )
+    with pytest.warns(MekrrWarning, match="charge 2: training structures have 0"):
+        begin()

@@ -109,9 +109,14 @@ class Evaluator:
         Raises:
             DataError: see KernelPotential.check_species.
         """
-        self._check(Atoms(numbers))
+        self.check(Atoms(numbers))
 
-    def _check(self, atoms: Atoms) -> None:
+    def check(self, atoms: Atoms) -> None:
+        """As `check_species`, and warn of a charge or spin that was never fitted and is not read.
+
+        Raises:
+            DataError: see KernelPotential.check_species.
+        """
         key = np.sort(atoms.numbers).tobytes() + repr(charge_and_spin(atoms)).encode()
         if key not in self._checked:
             self.potential.check_species([atoms])
@@ -130,7 +135,7 @@ class Evaluator:
             ValueError: when a structure is unusable (atoms coincide, positions that are no numbers).
         """
         for atoms in structures:
-            self._check(atoms)
+            self.check(atoms)
         self._graphs += [self._new_graph() for _ in range(len(structures) - len(self._graphs))]
         found: list[Found] = []
         for batch in batches([len(atoms) for atoms in structures], BATCH_ATOMS):

@@ -55,7 +55,7 @@ class Provider:
     """
 
     def __init__(self, evaluator: Evaluator, template: Atoms, watch: Watch) -> None:
-        evaluator.check_species(template.numbers)
+        evaluator.check(template)
         self._evaluator = evaluator
         self.boxes = Boxes(template, evaluator.cutoff, "i-PI")
         self.watch = watch

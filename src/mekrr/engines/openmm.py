@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+from mekrr.data.reading.electrons import electrons
 from mekrr.engines.boxes import Boxes
 from mekrr.engines.evaluator import Evaluator
 from mekrr.engines.watch import Watch, WatchOptions
@@ -71,7 +72,9 @@ class Interaction:
         device: str = "auto",
         trust_checkpoint: bool = False,
     ) -> None:
-        bare = Atoms(template.numbers, template.positions, cell=template.cell, pbc=template.pbc)
+        bare = Atoms(
+            template.numbers, template.positions, cell=template.cell, pbc=template.pbc, info=electrons(template)
+        )
         self._given = (potential, bare, watch, threads, device, trust_checkpoint)
         self._begin()
 
@@ -82,7 +85,7 @@ class Interaction:
         if not isinstance(potential, KernelPotential):
             potential = KernelPotential.load(potential, device, trust)
         self._evaluator = Evaluator(potential, Wanted(energy_std=watch.deviations), threads)
-        self._evaluator.check_species(template.numbers)
+        self._evaluator.check(template)
         self._boxes = Boxes(template, self._evaluator.cutoff, "OpenMM")
         self._periodic = bool(template.pbc.any())
         self.watch = Watch(watch, potential.fitted_.record)

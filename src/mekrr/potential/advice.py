@@ -55,7 +55,7 @@ def solver_remarks(options: FitOptions, solver: str, forces: bool, count: int) -
 
 
 def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atoms]) -> None:
-    """Refuse elements that cannot be treated; warn of those, and of compositions, that the data leave open.
+    """Refuse elements that cannot be treated; warn of those, compositions, charges and spins that the data leave open.
 
     Raises:
         DataError: for an element unknown to the backbone, or unseen in training where the prior does not cover it.
@@ -92,8 +92,7 @@ def unread_electrons(data: DataRecord, backbone: Backbone, structures: Sequence[
             found.append(
                 f"{name} {_listed(other)}: training structures have {_listed(fitted_to)} (one that says nothing counts "
                 f"as {unsaid:g}), and {backbone.name} does not read it, so that what is predicted is of the {name} of "
-                "the training structures. Fit to structures "
-                "with this one, or take a backbone that reads it"
+                "the training structures. Fit to structures with this one, or take a backbone that reads it"
             )
     return found
 

@@ -346,7 +346,7 @@ class KernelPotential(Estimator):
         return predictions
 
     def check_species(self, structures: Sequence[Atoms]) -> None:
-        """Refuse elements the potential cannot treat; warn of what only the prior covers.
+        """Refuse elements the potential cannot treat; warn of what only the prior covers, and of unread charge or spin.
 
         Raises:
             DataError: for an element unknown to the backbone, or unseen in training where the prior does not cover it.
