@@ -99,9 +99,9 @@ def measure(axis: str, size: int, answer: "multiprocessing.Queue") -> None:
         # nothing is kept in memory that could lie on disk, as with thirty times the structures
         import mekrr.features.matrix as matrix
         import mekrr.features.probes as probes
-        import mekrr.potential.solution as solution
+        import mekrr.potential.rows as rows
 
-        matrix.MEMORY_BYTES = probes.MEMORY_BYTES = solution.KEPT_BYTES = 0
+        matrix.MEMORY_BYTES = probes.MEMORY_BYTES = rows.KEPT_BYTES = 0
         peak = Peak()
         peak.start()
         start = time.process_time()

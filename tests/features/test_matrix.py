@@ -76,7 +76,7 @@ def test_the_file_of_features_lies_beside_the_cache(alloys, small_schnet, tmp_pa
 def test_a_fit_on_disk_gives_the_same_bits(alloys, checkpoint, tmp_path, on_disk, monkeypatch):
     """Features, derivatives and rows of equations, none of which is kept in memory."""
     monkeypatch.setattr("mekrr.features.probes.MEMORY_BYTES", 0)
-    monkeypatch.setattr("mekrr.potential.solution.KEPT_BYTES", 0)
+    monkeypatch.setattr("mekrr.potential.rows.KEPT_BYTES", 0)
     found = KernelPotential(f"schnet:{checkpoint}", cache=tmp_path / "cache", **OPTIONS).fit(alloys[:6])
     monkeypatch.undo()
     expected = KernelPotential(f"schnet:{checkpoint}", **OPTIONS).fit(alloys[:6])

@@ -1,6 +1,5 @@
 import warnings
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,9 +10,9 @@ from mekrr.data import as_structures
 from mekrr.features import Environments, Scaler, extract, probe
 from mekrr.graph import build_batch
 from mekrr.kernels import Basis, GaussianKernel, JointBasis, StructureKernel
-from mekrr.potential.full_forces import ForceProduct, full_solution
+from mekrr.potential.full_forces import ForceProduct, Subset, full_solution
 from mekrr.shards import HERE
-from mekrr.solve import Factor, NormalEquations, Observation, RowWeights, conjugate_gradients
+from mekrr.solve import NormalEquations, Observation, RowWeights
 
 LAYERS = ("interaction_1",)
 W = 0.3
@@ -65,7 +64,7 @@ def test_the_product_is_that_of_all_force_rows(problem, sevennet, gram, shards):
     assert float(a @ found_a) > 0
 
 
-def probed_factor(problem, gram):
+def probed_equations(problem, gram):
     """Equations whose force rows stand for a third of the components, exactly in proportion."""
     structures, x, _, basis = problem
     targets = torch.randn(len(structures), 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -78,21 +77,36 @@ def probed_factor(problem, gram):
     forces = torch.randn(energies.moments.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     forces *= float(energies.moments.abs().mean())
     parts = {"gram_forces": FORCE_WEIGHT * gram, "moments_forces": forces, "n_force_components": n}
-    return Factor.of(replace(energies, **parts, n_force_rows=n // 3))
+    return replace(energies, **parts, n_force_rows=n // 3)
 
 
 def test_the_full_solution_is_that_of_all_force_rows(problem, sevennet, gram, monkeypatch):
     """With the ridge of the probed equations times the share that was probed; energies keep theirs."""
-    tight = partial(conjugate_gradients, tolerance=1e-6)
-    monkeypatch.setattr("mekrr.potential.full_forces.conjugate_gradients", tight)
-    factor, ridge = probed_factor(problem, gram), 1e-2
+    monkeypatch.setattr("mekrr.potential.full_forces.TOLERANCE", 1e-6)
+    equations, ridge = probed_equations(problem, gram), 1e-2
     one = torch.ones(1, dtype=torch.float64)
-    found, iterations = full_solution(task_of(problem, sevennet), factor, FORCE_WEIGHT, one, ridge, None)
-    equations = factor.equations
+    found, iterations = full_solution(task_of(problem, sevennet), equations, FORCE_WEIGHT, one, ridge, None)
     full = equations.gram / 3 + FORCE_WEIGHT * gram + ridge / 3 * torch.eye(len(gram), dtype=torch.float64)
     expected = torch.linalg.solve(full, (equations.moments / 3 + equations.moments_forces)[:, 0])
     assert len(iterations.residuals) <= 8
     assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
+def test_of_some_structures_in_some_functions_it_is_theirs(problem, sevennet, gram):
+    """As if there were no others of either."""
+    structures, x, scaler, basis = problem
+    equations, k, one = probed_equations(problem, gram), len(gram) // 2, torch.ones(1, dtype=torch.float64)
+    d = probe(structures[1:2], sevennet, LAYERS, "all")(0)
+    rows = basis.rows(x[torch.tensor([1])], scaler.derivative(d.features))[1:]
+    alone = FORCE_WEIGHT * structures[1].weight * rows.T @ rows
+    equations = replace(equations, gram_forces=alone, n_force_components=len(rows), n_force_rows=len(rows) // 2)
+    share, subset = equations.probed_share, Subset([1], k, 1e-6)
+    found, _ = full_solution(task_of(problem, sevennet), equations, FORCE_WEIGHT, one, 1e-2, None, subset=subset)
+    full = share * equations.gram + alone + share * 1e-2 * torch.eye(len(gram), dtype=torch.float64)
+    b = (share * equations.moments + equations.moments_forces)[:k, 0]
+    assert not found[k:].any()
+    expected = torch.linalg.solve(full[:k, :k], b)
+    assert float((found[:k] - expected).norm() / expected.norm()) < 0.02
 
 
 @pytest.fixture
@@ -113,9 +127,9 @@ def test_no_graph_is_built_twice_while_there_is_room(problem, sevennet, gram, co
     """And the bits are the same without room."""
 
     def solution():
-        factor, one = probed_factor(problem, gram), torch.ones(1, dtype=torch.float64)
+        equations, one = probed_equations(problem, gram), torch.ones(1, dtype=torch.float64)
         task = task_of(problem, sevennet)
-        return full_solution(task, factor, FORCE_WEIGHT, one, 1e-2, None)
+        return full_solution(task, equations, FORCE_WEIGHT, one, 1e-2, None)
 
     monkeypatch.setattr("mekrr.potential.full_forces.BATCH_ATOMS", 12)
     expected, iterations = solution()

@@ -157,6 +157,8 @@ def _print(potential: KernelPotential, output: Path, config: Path, validation: E
         )
     if record.refinement is None:
         out.print(solver_line(record.solver), soft_wrap=True, highlight=False)
+        if record.solver.rehearsal is not None:
+            out.print(record.solver.rehearsal.sentence(), soft_wrap=True, highlight=False)
     else:
         show(refinement_table(record.refinement), out)
     if validation is not None:

@@ -19,7 +19,7 @@ from mekrr.kernels import JointBasis
 from mekrr.linalg import add_diagonal, cholesky_with_jitter
 from mekrr.potential.training import StageProgress
 from mekrr.shards import HERE, Shards
-from mekrr.solve import Factor, Iterations, conjugate_gradients
+from mekrr.solve import TOLERANCE, Iterations, NormalEquations, conjugate_gradients
 from mekrr.typing import Float, Tensor
 
 PRECONDITIONER_RIDGE = 0.3  # of the probed ridge: between it, which damps the iteration, and the full one
@@ -50,7 +50,7 @@ class ForceProduct:
         scaler: standardisation.
         basis: chosen.
         space: of the basis' tangent part; None without one.
-        graphs: those built before, by the first index of their shard.
+        graphs: those built before, by their shard.
     """
 
     structures: Sequence[Structure]
@@ -59,7 +59,7 @@ class ForceProduct:
     scaler: Scaler
     basis: JointBasis
     space: TangentSpace | None = None
-    graphs: dict[int, GraphBatch] = field(default_factory=dict)
+    graphs: dict[tuple[int, ...], GraphBatch] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker needs: no labels, no graphs, and of the basis the functions on features."""
@@ -101,12 +101,12 @@ class ForceProduct:
 
     def _graph(self, shard: Sequence[int]) -> GraphBatch:
         """Kept from one iteration to the next while there is room."""
-        found = self.graphs.get(shard[0])
+        found = self.graphs.get(tuple(shard))
         if found is None:
             chosen = [self.structures[t].atoms for t in shard]
             found = build_batch(chosen, self.backbone.cutoff, self.backbone.max_neighbours)
             if sum(graph.nbytes for graph in self.graphs.values()) + found.nbytes < GRAPH_BYTES:
-                self.graphs[shard[0]] = found
+                self.graphs[tuple(shard)] = found
         return found
 
 
@@ -131,14 +131,30 @@ class Products:
         return basis.join(self.features[None], None if self.T is None else self.T[None])[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """What is solved instead of everything.
+
+    Attributes:
+        structures: indices of those to learn from.
+        functions: of the basis that may be used, the first ones.
+        tolerance: of the iteration.
+    """
+
+    structures: Sequence[int]
+    functions: int
+    tolerance: float
+
+
 def full_solution(
     task: ForceProduct,
-    factor: Factor,
+    equations: NormalEquations,
     force_weight: float,
     prior: Float[Tensor, "columns"],
     ridge: float,
     progress: StageProgress | None,
     who: Shards = HERE,
+    subset: Subset | None = None,
 ) -> tuple[Float[Tensor, "groups"], Iterations]:
     """Whitened coefficients that solve the equations of all force components, and how the iteration went.
 
@@ -150,23 +166,25 @@ def full_solution(
 
     Args:
         task: the product with the Gram matrix of all force components.
-        factor: of the probed equations.
+        equations: the probed ones, of the same structures.
         force_weight: Angstrom^2.
         prior: combination of the columns that is fitted.
         ridge: of the probed equations.
         progress: called with the shards gone through.
         who: computes the products.
+        subset: of structures and functions, whose equations are given; all by default.
     """
-    equations, structures = factor.equations, task.structures
+    structures, k = task.structures, None if subset is None else subset.functions
     share = equations.probed_share
-    labelled = [t for t, s in enumerate(structures) if s.forces is not None]
+    chosen = range(len(structures)) if subset is None else subset.structures
+    labelled = [t for t in chosen if structures[t].forces is not None]
     groups = batches([len(structures[t]) for t in labelled], BATCH_ATOMS)
     shards = [[labelled[i] for i in group] for group in groups]
     before = 0
 
     def tell(done: int) -> None:
         if progress is not None:
-            progress("exact forces", before + done, 0)
+            progress("exact forces" if subset is None else "rehearsal", before + done, 0)
 
     def product(c: Float[Tensor, "groups"]) -> Float[Tensor, "groups"]:
         nonlocal before
@@ -174,10 +192,14 @@ def full_solution(
         before += len(shards)
         return share * (equations.gram @ c + ridge * c) + force_weight * total.whitened(task.basis)
 
-    probed = share * equations.gram + equations.gram_forces
+    probed = (share * equations.gram + equations.gram_forces)[:k, :k]
     L, _ = cholesky_with_jitter(add_diagonal(probed, PRECONDITIONER_RIDGE * ridge), torch.finfo(probed.dtype).eps)
 
     def precondition(r: Float[Tensor, "groups"]) -> Float[Tensor, "groups"]:
-        return torch.cholesky_solve(r[:, None], L)[:, 0]
+        found = torch.zeros_like(r)  # zero but for the functions in use: so are all directions, and the solution
+        found[:k] = torch.cholesky_solve(r[:k, None], L)[:, 0]
+        return found
 
-    return conjugate_gradients(product, (share * equations.moments + equations.moments_forces) @ prior, precondition)
+    b = (share * equations.moments + equations.moments_forces) @ prior
+    tolerance = TOLERANCE if subset is None else subset.tolerance
+    return conjugate_gradients(product, b, precondition, tolerance)

@@ -8,7 +8,7 @@ import torch
 from mekrr.backbones import Backbone
 from mekrr.data import Structure
 from mekrr.features import extract, observe
-from mekrr.potential.record import HeldOut
+from mekrr.potential.held_out import HeldOutErrors
 from mekrr.prior import Compositions, Prior, fit_prior
 from mekrr.solve import RowWeights
 from mekrr.typing import Float, Tensor
@@ -45,15 +45,9 @@ class Errors:
         force = self.force.sqrt().nanmean().log()
         return float(-energy if force.isnan() else -0.5 * (energy + force))
 
-    def held_out(self) -> HeldOut:
+    def summary(self) -> HeldOutErrors:
         """For the record."""
-        force = self.force.nanmean().sqrt()
-        per_atom = 1000 * self.energy / self.n_atoms
-        return HeldOut(
-            float(per_atom.square().mean().sqrt()),
-            float(per_atom.abs().mean()),
-            None if force.isnan() else float(1000 * force),
-        )
+        return HeldOutErrors.of(self.energy, self.force, self.n_atoms)
 
 
 def fit_shifts(backbone: Backbone, structures: Sequence[Structure]) -> Prior:

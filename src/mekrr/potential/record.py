@@ -14,6 +14,7 @@ from mekrr._version import __version__
 from mekrr.backbones import Backbone
 from mekrr.data import Structure
 from mekrr.potential.data_record import DataRecord
+from mekrr.potential.held_out import HeldOutErrors, Rehearsal
 from mekrr.potential.model import Model
 from mekrr.potential.options import FitOptions
 from mekrr.potential.search_record import SearchRecord
@@ -70,6 +71,8 @@ class SolverRecord:
         exact_forces: how the iteration to all force components went; None without one.
         n_anchors: structures at which the kernel on features was asked to vanish.
         inducing_atoms: structure and atom of each inducing environment; empty in older records.
+        rehearsal: what all force components were worth on structures held out, by which deviations are narrower than
+            leave-one-out's; None without an iteration, with few structures, and in older records.
     """
 
     solver: str
@@ -82,6 +85,7 @@ class SolverRecord:
     exact_forces: Iterations | None = None
     n_anchors: int = 0
     inducing_atoms: tuple[tuple[int, int], ...] = ()
+    rehearsal: Rehearsal | None = None
 
     @staticmethod
     def of(solution: Solution, forces: bool, n_atoms: Int[Tensor, "structures"]) -> "SolverRecord":
@@ -90,7 +94,13 @@ class SolverRecord:
             return SolverRecord("exact", False, jitter=solution.model.jitter)
         found = SolverRecord.of_model(solution.model, forces)
         places = () if solution.centres is None else _places(solution.centres, n_atoms)
-        return replace(found, exact_forces=solution.iterations, n_anchors=solution.n_anchors, inducing_atoms=places)
+        return replace(
+            found,
+            exact_forces=solution.iterations,
+            n_anchors=solution.n_anchors,
+            inducing_atoms=places,
+            rehearsal=solution.rehearsal,
+        )
 
     @staticmethod
     def of_model(model: Model, forces: bool) -> "SolverRecord":
@@ -160,15 +170,6 @@ class LeaveOneOutRecord:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Errors on structures held out; forces None where they have none."""
-
-    rmse_mev_per_atom: float
-    mae_mev_per_atom: float
-    forces_rmse_mev_per_angstrom: float | None
-
-
-@dataclass(frozen=True)
 class Round:
     """One round of refining a network.
 
@@ -183,7 +184,7 @@ class Round:
     size: float
     damping: float | None
     objective: float
-    held_out: HeldOut
+    held_out: HeldOutErrors
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class RefinementRecord:
     force_weight: float
     rounds: tuple[Round, ...]
     n_held_out: int
-    errors: HeldOut
+    errors: HeldOutErrors
 
 
 @dataclass(frozen=True)

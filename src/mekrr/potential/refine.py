@@ -18,14 +18,14 @@ from mekrr.errors import DataError
 from mekrr.features import Environments, TangentSpace
 from mekrr.kernels import Basis
 from mekrr.potential.fitted import Fitted
+from mekrr.potential.held_out import COVERAGE, held_out
 from mekrr.potential.linearised import Linearised, common
 from mekrr.potential.model import TangentPart
 from mekrr.potential.network import Errors, fit_shifts, network_errors
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.record import RefinementRecord, Round, SolverRecord
-from mekrr.potential.solution import COVERAGE
 from mekrr.potential.training import StageProgress
-from mekrr.prior import Compositions, Prior
+from mekrr.prior import Prior
 from mekrr.solve import Factor, NormalEquations, RowWeights
 from mekrr.typing import Float, Tensor
 
@@ -92,7 +92,7 @@ class Refiner:
     def round(self, network: Network, damping: int, learning: Sequence[Structure], errors: Errors) -> Round:
         """For the record."""
         size = float(network.w.norm())
-        return Round(size, DAMPINGS[damping], self.objective(network, learning), errors.held_out())
+        return Round(size, DAMPINGS[damping], self.objective(network, learning), errors.summary())
 
     def step(
         self, network: Network, here: Linearised, structures: Sequence[Structure], damping: int
@@ -154,14 +154,15 @@ def refine(
         options: of the fit.
         progress: called with rounds done and rounds in all.
     """
-    out = _held_out(structures, options.seed)
+    count = min(MOST_HELD, max(FEWEST_HELD, len(structures) // HELD_SHARE))
+    out = held_out(structures, options.seed, count)
     learning, held = [s for t, s in enumerate(structures) if t not in out], [structures[t] for t in out]
     refiner, start, here = _start(learning, backbone, space, options)
     automatic = options.refine == AUTO
     rounds = MOST_ROUNDS if automatic else int(options.refine)
     network, damping = start, FIRST_DAMPING
     errors = start.errors(held)
-    done = [Round(0.0, None, refiner.objective(start, learning), errors.held_out())]
+    done = [Round(0.0, None, refiner.objective(start, learning), errors.summary())]
     for k in range(rounds):
         if progress is not None:
             progress("refine", k, rounds + 1)
@@ -181,28 +182,8 @@ def refine(
     if progress is not None:
         progress("refine", rounds + 1, rounds + 1)
     amplitudes = _amplitudes(here, factor, refiner.weights, refiner.ridge, out, errors)
-    record = RefinementRecord(refiner.ridge, refiner.weights.force, tuple(done), len(held), errors.held_out())
+    record = RefinementRecord(refiner.ridge, refiner.weights.force, tuple(done), len(held), errors.summary())
     return _as_fitted(fitted, final, refiner, here, factor, amplitudes, record)
-
-
-def _held_out(structures: Sequence[Structure], seed: int) -> list[int]:
-    """Indices of those held out: at random, with every element left among the others."""
-    count = min(MOST_HELD, max(FEWEST_HELD, len(structures) // HELD_SHARE))
-    order = torch.randperm(len(structures), generator=torch.Generator().manual_seed(seed)).tolist()
-    held: list[int] = []
-    counts = Compositions.of(
-        torch.cat([torch.as_tensor(s.species, dtype=torch.int64) for s in structures]),
-        torch.tensor([len(s) for s in structures]),
-    ).counts
-    rest = (counts > 0).sum(0)
-    for t in order:
-        if len(held) == count:
-            break
-        without = rest - (counts[t] > 0).long()
-        if bool((without > 0).all()):
-            held.append(t)
-            rest = without
-    return sorted(held)
 
 
 def _start(

@@ -14,7 +14,7 @@ from mekrr.potential.fit import FitJob, labels_of, training_set
 from mekrr.potential.fitted import Fitted, TrainingLabels
 from mekrr.potential.model import TangentPart
 from mekrr.potential.record import Record, UpdateRecord
-from mekrr.potential.solution import Rows, ShardEquations
+from mekrr.potential.rows import Rows, ShardEquations
 from mekrr.prior import Compositions, Prior, column_coefficients, fit_prior
 from mekrr.shards import HERE
 from mekrr.typing import Float, Tensor

@@ -3,10 +3,11 @@
 from mekrr.solve.equations import NormalEquations, Observation, RowWeights
 from mekrr.solve.factor import Factor
 from mekrr.solve.inducing import choose_inducing, default_count
-from mekrr.solve.iteration import Iterations, conjugate_gradients
+from mekrr.solve.iteration import TOLERANCE, Iterations, conjugate_gradients
 from mekrr.solve.leave_out import Residuals, leave_one_structure_out
 
 __all__ = [
+    "TOLERANCE",
     "Factor",
     "Iterations",
     "NormalEquations",

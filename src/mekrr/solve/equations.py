@@ -98,6 +98,10 @@ class NormalEquations:
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
         return NormalEquations(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
+    def __sub__(self, other: "NormalEquations") -> "NormalEquations":
+        """Of those structures that are not in the other sum."""
+        return NormalEquations(*(a - b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
     @staticmethod
     def of(observations: Sequence[Observation], weights: RowWeights) -> "NormalEquations":
         """Of a few structures; sums over shards keep the memory independent of the number of structures."""

@@ -188,6 +188,7 @@ def _search_section(fitted: Fitted, metrics: dict[str, Any]) -> dict[str, Any]:
         "search": search,
         "in_search": at_one_stage(search)[0],
         "loo": loo,
+        "rehearsal": fitted.record.solver.rehearsal,
         "loo_worst": tables.loo_worst(fitted),
         "loo_errors": distributions.error_panels("loo", "Leave-one-out", "meV/atom", distributions.loo_errors(fitted)),
         "test_over_loo": ratio,
