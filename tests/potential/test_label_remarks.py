@@ -64,6 +64,7 @@ def test_charges_that_the_network_does_not_read_are_remarked_upon(alloys, charge
     fixed = {"layers": "interaction_1", "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
     found = KernelPotential("sevennet-0", **fixed, forces=False).fit(frames).fitted_.record.warnings
     assert any("2 different values of charge (-1 to 0)" in words for words in found) == said
+    assert any(words.startswith("charge 'none': no number, and taken") for words in found) == ("none" in charges)
     assert not any("values of spin" in words for words in found)
 
 
@@ -80,6 +81,19 @@ def test_another_charge_than_the_fitted_ones_is_remarked_upon(potential, alloys,
     assert [words.startswith("charge -1: training structures have 0 (one that says") for words in found] == [
         True
     ] * said
+
+
+def test_what_is_no_number_is_not_passed_over(potential, alloys, monkeypatch):
+    """A network that reads it refuses it itself."""
+    frames = [atoms.copy() for atoms in alloys[30:35]]
+    for atoms, value in zip(frames, ["plus", True, None, [1], 0], strict=True):
+        atoms.info["charge"] = value
+    (words,) = unread_electrons(potential.fitted_.record.data, potential.backbone, frames)
+    assert words.startswith(
+        "charge 'plus', None, True and others: no number, and taken for nothing; give info['charge']"
+    )
+    monkeypatch.setattr(potential.backbone, "reads", ("charge",))
+    assert unread_electrons(potential.fitted_.record.data, potential.backbone, frames) == []
 
 
 @pytest.mark.parametrize("who", ["predict", "Calculator", "Evaluator"])

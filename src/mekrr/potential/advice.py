@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 
 from mekrr.backbones import Backbone
 from mekrr.data import Structure, outside_row_space, unit_of_derivatives
-from mekrr.data.reading.electrons import CHARGE, NEUTRAL, SINGLET, SPIN, charge_and_spin
+from mekrr.data.reading.electrons import CHARGE, NEUTRAL, SINGLET, SPIN, as_number, charge_and_spin
 from mekrr.errors import DataError, MekrrWarning
 from mekrr.features import DerivativeStore
 from mekrr.potential.data_record import DataRecord
@@ -36,6 +36,7 @@ def electron_remarks(structures: Sequence[Structure], backbone: Backbone) -> lis
                 f"{different[-1]:g}), which {backbone.name} does not read: structures that differ in it alone are one "
                 "and the same to the potential; fit those of one value, or take a backbone that reads it"
             )
+        found += _no_numbers([s.atoms for s in structures], name) if name not in backbone.reads else []
     return found
 
 
@@ -94,7 +95,20 @@ def unread_electrons(data: DataRecord, backbone: Backbone, structures: Sequence[
                 f"as {unsaid:g}), and {backbone.name} does not read it, so that what is predicted is of the {name} of "
                 "the training structures. Fit to structures with this one, or take a backbone that reads it"
             )
+        found += _no_numbers(structures, name) if name not in backbone.reads else []
     return found
+
+
+def _no_numbers(structures: Iterable[Atoms], name: str) -> list[str]:
+    """A charge or spin that cannot be compared with any other."""
+    said = [atoms.info[name] for atoms in structures if name in atoms.info]
+    words = sorted({repr(value) for value in said if not math.isfinite(as_number(value))})
+    if not words:
+        return []
+    return [
+        f"{name} {', '.join(words[:3])}{' and others' if len(words) > 3 else ''}: no number, and taken for nothing; "
+        f"give info[{name!r}] as a number, or rename it if it means something else"
+    ]
 
 
 def label_remarks(store: DerivativeStore) -> list[str]:

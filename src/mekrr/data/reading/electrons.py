@@ -13,7 +13,7 @@ NEUTRAL, SINGLET = 0.0, 1.0
 
 def charge_and_spin(atoms: Atoms) -> tuple[float, float]:
     """Total charge (e) and spin multiplicity; 0 and 1 where nothing is said, NaN where what is said is no number."""
-    return _number(atoms.info.get(CHARGE, NEUTRAL)), _number(atoms.info.get(SPIN, SINGLET))
+    return as_number(atoms.info.get(CHARGE, NEUTRAL)), as_number(atoms.info.get(SPIN, SINGLET))
 
 
 def electrons(atoms: Atoms) -> dict[str, Any]:
@@ -21,7 +21,8 @@ def electrons(atoms: Atoms) -> dict[str, Any]:
     return {key: atoms.info[key] for key in (CHARGE, SPIN) if key in atoms.info}
 
 
-def _number(value: Any) -> float:
+def as_number(value: Any) -> float:
+    """NaN where it is none."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
