@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekrr.features import Environments, Scaler
+from mekrr.kernels import Basis, GaussianKernel, StructureKernel
 from mekrr.solve import choose_inducing, default_count
 from mekrr.solve.inducing import quotas
 from support import random_environments
@@ -123,3 +124,64 @@ def test_raw_environments_with_their_scaler_give_the_same(monkeypatch):
     for candidates in (20_000, 25):
         monkeypatch.setattr("mekrr.solve.inducing.CANDIDATES", candidates)
         assert torch.equal(choose_inducing(raw, 40, 1, scaler), choose_inducing(scaler(raw), 40, 1))
+
+
+def several(n_structures=12, n_atoms=20, seed=0):
+    """Structures of two species; the first half of them ordered: atoms of a species all but alike."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(n_structures, n_atoms, 4, generator=generator, dtype=torch.float64)
+    half = n_structures // 2
+    centre = 0.3 * torch.randn(half, 1, 4, generator=generator, dtype=torch.float64)
+    features[:half] = centre + 0.01 * features[:half]
+    species = torch.tensor([29, 29, 29, 8] * (n_atoms // 4)).repeat(n_structures)
+    return Environments(features.flatten(0, 1), species, torch.full((n_structures,), n_atoms))
+
+
+def plain_usual(x, z):
+    """Of each structure, the row of the atom of this species that is nearest to their mean."""
+    found = []
+    for t in range(x.n_structures):
+        rows = torch.nonzero((x.structure == t) & (x.species == z)).flatten()
+        h = x.features[rows]
+        found.append(int(rows[(h - h.mean(0)).norm(dim=1).argmin()]))
+    return found
+
+
+@pytest.mark.parametrize("count", [60, 30])
+def test_half_of_the_places_are_for_a_usual_atom_of_each_structure(count):
+    """All of them where there is room, otherwise the farthest among them; farthest points follow."""
+    x = several()
+    expected = []
+    for z, share in sorted(quotas(x, count).items()):
+        usual = plain_usual(x, z)
+        room = round(share / 2)
+        first = usual if room >= len(usual) else [usual[k] for k in plain_farthest(x.features[usual], room)]
+        rows = torch.nonzero(x.species == z).flatten()
+        distances = torch.cdist(x.features[rows], x.features[rows], compute_mode="donot_use_mm_for_euclid_dist")
+        chosen = [int((rows == one).nonzero()) for one in first]
+        while len(chosen) < share:
+            nearest = distances[:, chosen].min(1).values
+            nearest[chosen] = -1.0
+            chosen.append(int(nearest.argmax()))
+        expected += rows[chosen].tolist()
+    assert choose_inducing(x, count).tolist() == expected
+
+
+def test_ordered_structures_are_known_as_well_as_others(monkeypatch):
+    """Alike atoms are a small part of space, which farthest points pass over, and what is unknown of them adds up."""
+
+    def unknown():
+        """Prior variance that the basis leaves, over all of it, of ordered structures."""
+        x = several()
+        rows = choose_inducing(x, 48).sort().values
+        centres = Environments(x.features[rows], x.species[rows], torch.ones_like(rows))
+        kernel = StructureKernel.weighted(GaussianKernel(1.0), 0.5)
+        basis = Basis.of(centres, kernel)
+        psi = torch.cat([basis.rows(x[torch.tensor([t])], None) for t in range(6)])
+        own = kernel.diagonal(x)[:6]
+        return float(((own - psi.square().sum(1)) / own).max())
+
+    now = unknown()
+    monkeypatch.setattr("mekrr.solve.inducing.USUAL_SHARE", 0.0)
+    assert now < 0.05
+    assert unknown() > 10 * now

@@ -1,17 +1,21 @@
-"""From declared options to the parameters of a command: a command names the dataclass, and gets one filled in."""
+"""From dataclasses to the parameters of a command: a command names the dataclass, and gets one filled in.
+
+Fields are options declared for Python too (`mekrr.declared`), or parameters as typer knows them.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from functools import wraps
 from typing import Annotated, Any, get_args
 
 import typer
 
-from mekrr.declared import Declared, declared
+from mekrr.declared import KEY, Declared, declared
 
 
 def with_options(without: tuple[str, ...] = (), **kinds: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose parameters of these names are dataclasses of declared options.
+    """A command whose parameters of these names are dataclasses of options.
 
     Args:
         without: fields that would have no effect in this command.
@@ -20,22 +24,37 @@ def with_options(without: tuple[str, ...] = (), **kinds: type) -> Callable[[Call
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         options = {name: [one for one in declared(kind) if one.name not in without] for name, kind in kinds.items()}
+        typed = {name: _typed(kind) for name, kind in kinds.items()}
 
         @wraps(command)
         def called(**given: Any) -> None:
             for name, kind in kinds.items():
-                given[name] = kind(**_values(options[name], given))
+                given[name] = kind(**_values(options[name], given), **{one: given.pop(one) for one in typed[name]})
             command(**given)
 
         parameters = []
         for name, parameter in inspect.signature(command).parameters.items():
-            expanded = [_parameter(one) for one in options.get(name, ())]
+            expanded = [_parameter(one) for one in options.get(name, ())] + list(typed.get(name, {}).values())
             parameters += expanded or [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return called
 
     return decorate
+
+
+def _typed(kind: type) -> dict[str, inspect.Parameter]:
+    """Fields that are annotated for typer."""
+    return {
+        one.name: inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if one.default is MISSING else one.default,
+            annotation=one.type,
+        )
+        for one in fields(kind)
+        if KEY not in one.metadata
+    }
 
 
 def _parameter(one: Declared) -> inspect.Parameter:

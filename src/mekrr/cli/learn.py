@@ -1,6 +1,7 @@
 """mekrr learn: relaxations, reaction paths and dynamics that label what they need to know."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,90 +47,74 @@ TellOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Run:
+    """What the commands share."""
+
+    output: OutputOption
+    calculator: CalculatorOption = None
+    index: IndexOption = -1
+    resume: ResumeOption = False
+    ask: AskOption = False
+    tell: TellOption = None
+    device: DeviceOption = "auto"
+    trust_checkpoint: TrustOption = False
+    threads: CoresOption = None
+    json: JsonOption = False
+
+    def follow(self, kind: str, ends: Sequence[Any], *options: Any) -> None:
+        """Make the run, and print what happens and how it ended.
+
+        Raises:
+            ValueError: when it is not said where labels come from, or said twice.
+        """
+        told = self._told()
+        require_folder(self.output)
+        events = learn(
+            kind, *ends, folder=self.output, calculator=self.calculator, resume=self.resume, tell=told,
+            device=self.device, trust_checkpoint=self.trust_checkpoint,
+            **{name: value for part in options for name, value in vars(part).items()},
+        )  # fmt: skip
+        _follow(events, self.output, self.threads, self.json)
+
+    def _told(self) -> list[Any]:
+        if (self.calculator is None) == (not self.ask):
+            raise ValueError(
+                "labels come from --calculator FILE.py:FUNCTION or from outside (--ask): give one of the two"
+            )
+        if self.tell and not self.ask:
+            raise ValueError("--tell gives labels from outside: add --ask, and leave --calculator out")
+        return read_structures(self.tell) if self.tell else []
+
+
 @learn_app.command("relax")
-@with_options(without=NO_EFFECT, options=RelaxOptions, labels=LabelOptions, fit=FitOptions)
-def relax(
-    start: StartArgument,
-    output: OutputOption,
-    options: RelaxOptions,
-    labels: LabelOptions,
-    fit: FitOptions,
-    calculator: CalculatorOption = None,
-    index: IndexOption = -1,
-    resume: ResumeOption = False,
-    ask: AskOption = False,
-    tell: TellOption = None,
-    device: DeviceOption = "auto",
-    trust_checkpoint: TrustOption = False,
-    threads: CoresOption = None,
-    json: JsonOption = False,
-) -> None:
+@with_options(without=NO_EFFECT, run=Run, options=RelaxOptions, labels=LabelOptions, fit=FitOptions)
+def relax(start: StartArgument, run: Run, options: RelaxOptions, labels: LabelOptions, fit: FitOptions) -> None:
     """Relax START at its cell until the DFT forces are below --fmax."""
-    atoms = _start(start, index, "START")
-    given = _labels_from(calculator, ask, tell)
-    events = learn(
-        "relax", atoms, folder=_folder(output), calculator=calculator, resume=resume, tell=given, device=device,
-        trust_checkpoint=trust_checkpoint, **_options(options, labels, fit),
-    )  # fmt: skip
-    _follow(events, output, threads, json)
+    run.follow("relax", [_start(start, run.index, "START")], options, labels, fit)
 
 
 @learn_app.command("neb")
-@with_options(without=NO_EFFECT, options=NebOptions, labels=LabelOptions, fit=FitOptions)
+@with_options(without=NO_EFFECT, run=Run, options=NebOptions, labels=LabelOptions, fit=FitOptions)
 def neb(
     start: StartArgument,
     end: Annotated[Path, typer.Argument(metavar="END", help="A file with the other end: the same atoms in order.")],
-    output: OutputOption,
+    run: Run,
     options: NebOptions,
     labels: LabelOptions,
     fit: FitOptions,
-    calculator: CalculatorOption = None,
-    index: IndexOption = -1,
     end_index: Annotated[int, typer.Option("--end-index", help="Which structure of END.")] = -1,
-    resume: ResumeOption = False,
-    ask: AskOption = False,
-    tell: TellOption = None,
-    device: DeviceOption = "auto",
-    trust_checkpoint: TrustOption = False,
-    threads: CoresOption = None,
-    json: JsonOption = False,
 ) -> None:
     """Find the path from START to END, both relaxed, with a climbing image whose DFT forces are below --fmax."""
-    first, last = _start(start, index, "START"), _start(end, end_index, "END")
-    given = _labels_from(calculator, ask, tell)
-    events = learn(
-        "neb", first, last, folder=_folder(output), calculator=calculator, resume=resume, tell=given, device=device,
-        trust_checkpoint=trust_checkpoint, **_options(options, labels, fit),
-    )  # fmt: skip
-    _follow(events, output, threads, json)
+    ends = _start(start, run.index, "START"), _start(end, end_index, "END")
+    run.follow("neb", ends, options, labels, fit)
 
 
 @learn_app.command("md")
-@with_options(without=NO_EFFECT, options=MdOptions, labels=LabelOptions, fit=FitOptions)
-def md(
-    start: StartArgument,
-    output: OutputOption,
-    options: MdOptions,
-    labels: LabelOptions,
-    fit: FitOptions,
-    calculator: CalculatorOption = None,
-    index: IndexOption = -1,
-    resume: ResumeOption = False,
-    ask: AskOption = False,
-    tell: TellOption = None,
-    device: DeviceOption = "auto",
-    trust_checkpoint: TrustOption = False,
-    threads: CoresOption = None,
-    json: JsonOption = False,
-) -> None:
+@with_options(without=NO_EFFECT, run=Run, options=MdOptions, labels=LabelOptions, fit=FitOptions)
+def md(start: StartArgument, run: Run, options: MdOptions, labels: LabelOptions, fit: FitOptions) -> None:
     """Run dynamics from START; what the potential does not know well enough is labelled on the way."""
-    atoms = _start(start, index, "START")
-    given = _labels_from(calculator, ask, tell)
-    events = learn(
-        "md", atoms, folder=_folder(output), calculator=calculator, resume=resume, tell=given, device=device,
-        trust_checkpoint=trust_checkpoint, **_options(options, labels, fit),
-    )  # fmt: skip
-    _follow(events, output, threads, json)
+    run.follow("md", [_start(start, run.index, "START")], options, labels, fit)
 
 
 @learn_app.command("report")
@@ -141,32 +126,10 @@ def report(
     out.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _options(*parts: Any) -> dict[str, Any]:
-    return {name: value for part in parts for name, value in vars(part).items()}
-
-
 def _start(path: Path, index: int, name: str) -> Any:
     atoms, found = read_start(path, index)
     err.print(f"{name}: {path}, index {found}: {describe(atoms)}", soft_wrap=True, highlight=False, markup=False)
     return atoms
-
-
-def _labels_from(calculator: str | None, ask: bool, tell: list[Path] | None) -> list[Any]:
-    """The labels that are told.
-
-    Raises:
-        ValueError: when it is not said where labels come from, or said twice.
-    """
-    if (calculator is None) == (not ask):
-        raise ValueError("labels come from --calculator FILE.py:FUNCTION or from outside (--ask): give one of the two")
-    if tell and not ask:
-        raise ValueError("--tell gives labels from outside: add --ask, and leave --calculator out")
-    return read_structures(tell) if tell else []
-
-
-def _folder(output: Path) -> Path:
-    require_folder(output)
-    return output
 
 
 def _follow(events: Iterator[Event], output: Path, threads: int | None, json: bool) -> None:

@@ -7,6 +7,7 @@ from mekrr.features.scaling import Scaler
 from mekrr.typing import Float, Int, Tensor
 
 AUTO_LIMIT = 1500
+USUAL_SHARE = 0.5  # of the places of a species, at most, for one usual atom of each structure
 CANDIDATES = 20_000  # of one species; farthest-point sampling goes over all of them for each point it picks
 
 
@@ -61,12 +62,27 @@ def choose_inducing(
         if len(rows) > CANDIDATES:
             rows = rows[torch.randperm(len(rows), generator=generator)[:CANDIDATES].sort().values.to(rows.device)]
         h = x.features[rows] if scaler is None else scaler.features(x.features[rows])
-        parts.append(rows[_farthest(h, min(share, len(rows)))])
+        usual = _usual(h, x.structure[rows])
+        first = usual[_farthest(h[usual], round(USUAL_SHARE * share))]
+        parts.append(rows[_farthest(h, min(share, len(rows)), first)])
     return torch.cat(parts)
 
 
-def _farthest(features: Float[Tensor, "atoms features"], count: int) -> Int[Tensor, "chosen"]:
-    """Farthest points, starting from the one nearest to the mean (Gonzalez, Theor. Comput. Sci. 38, 293, 1985).
+def _usual(features: Float[Tensor, "atoms features"], structure: Int[Tensor, "atoms"]) -> Int[Tensor, "structures"]:
+    """Of each structure that is there, the atom nearest to the mean of its atoms."""
+    present, of = torch.unique(structure, return_inverse=True)
+    counts = torch.bincount(of)
+    mean = features.new_zeros(len(present), features.shape[1]).index_add_(0, of, features) / counts[:, None]
+    distance = (features - mean[of]).square().sum(1)
+    by_distance = distance.argsort(stable=True)
+    by_structure = by_distance[of[by_distance].argsort(stable=True)]
+    return by_structure[counts.cumsum(0) - counts]
+
+
+def _farthest(
+    features: Float[Tensor, "atoms features"], count: int, first: Int[Tensor, "first"] | None = None
+) -> Int[Tensor, "chosen"]:
+    """Farthest points, from those given or the one nearest to the mean (Gonzalez, Theor. Comput. Sci. 38, 293, 1985).
 
     Each point is the one whose distance to those already chosen is largest; |h - u|^2 = |h|^2 + |u|^2 - 2 h . u, so one
     product a point keeps the distances up to date.
@@ -74,11 +90,14 @@ def _farthest(features: Float[Tensor, "atoms features"], count: int) -> Int[Tens
     if count >= len(features):
         return torch.arange(len(features), device=features.device)
     squares = features.square().sum(1)
-    chosen = (features - features.mean(0)).square().sum(1).argmin()[None]
+    if first is None or len(first) == 0:
+        first = (features - features.mean(0)).square().sum(1).argmin()[None]
     nearest = torch.full_like(squares, torch.inf)
-    for _ in range(count - 1):
-        last = chosen[-1]
+    chosen = first.tolist()[:count]
+    for k in range(count - 1):
+        last = chosen[k]
         nearest = torch.minimum(nearest, squares + squares[last] - 2 * (features @ features[last]))
         nearest[last] = -torch.inf  # rounding may leave a duplicate nearer than a point to itself
-        chosen = torch.cat([chosen, nearest.argmax()[None]])
-    return chosen
+        if k + 1 == len(chosen):
+            chosen.append(int(nearest.argmax()))
+    return torch.tensor(chosen, dtype=torch.int64, device=features.device)
