@@ -98,6 +98,9 @@ def test_functions_of_structures_held_out_come_last_and_change_none_before_them(
         (one,) = rows.of([t])
         expected = 0.9**0.5 * alone.rows(store(t).tangent)
         torch.testing.assert_close(one.psi[:, cut:end], expected, rtol=1e-5, atol=1e-8 * float(expected.abs().max()))
+        x = rows.scaler(extraction.environments[torch.tensor([t])])
+        own = 0.1 * rows.basis.kernel.gram(x) + 0.9 * alone.own(store(t).tangent[:1])
+        assert one.prior_variance == pytest.approx(float(own), rel=1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from mekrr import KernelPotential
 from mekrr.data import Structure, as_structures
-from mekrr.features import Environments, Extraction
+from mekrr.features import Environments, Extraction, extract
 from mekrr.kernels import energy_noise
 from mekrr.linalg import add_diagonal
 from mekrr.potential import FitOptions
@@ -129,6 +129,26 @@ def test_deviations_cover_two_thirds_of_the_residuals_of_the_exact_solver(alloys
     variance = 1.0 / torch.linalg.inv(model.kernel.gram(model.centres) + torch.diag(noise)).diagonal()
     ratio = labels.loo_residuals.abs() / (model.energy_amplitude * variance).sqrt()
     assert float(torch.quantile(ratio, 0.6827)) == pytest.approx(1.0, rel=1e-2)
+
+
+def test_deviations_cover_two_thirds_of_the_residuals_in_a_small_basis(alloys, sevennet):
+    """They are those of predictions: what ten environments do not express of a structure is in them."""
+    structures = as_structures(alloys[:20])
+    found = fit(structures, solver="sparse", forces=False, inducing=10).fitted_
+    model, labels = found.model, found.labels
+    x = model.scaler(extract([s.atoms for s in structures], sevennet, LAYERS).environments)
+    each = [x[torch.tensor([t])] for t in range(20)]
+    psi = torch.cat([model.basis.rows(one, None) for one in each])
+    own = torch.cat([model.kernel.gram(one).reshape(1) for one in each])
+    n, ratios = labels.n_atoms.double(), []
+    for t in range(20):
+        others = torch.arange(20) != t
+        A = (psi[others] / n[others, None]).T @ psi[others]
+        left_open = psi[t] @ torch.linalg.solve(torch.eye(10) + A / model.ridge, psi[t])
+        variance = own[t] - psi[t].square().sum() + left_open + model.ridge * n[t]
+        ratios.append(labels.loo_residuals[t].abs() / (model.energy_amplitude * variance).sqrt())
+    assert float(torch.quantile(torch.stack(ratios), 0.6827)) == pytest.approx(1.0, rel=1e-2)
+    assert float(((own - psi.square().sum(1)) / (own + model.ridge * n)).max()) > 1e-4  # it matters
 
 
 @pytest.mark.parametrize("options", [EXACT, SPARSE])

@@ -16,7 +16,16 @@ def judged(energy, variance=None, force=None, noise=None, evidence=None):
     force = torch.full_like(energy, torch.nan) if force is None else force
     variance = torch.ones(shape[1:], dtype=torch.float64) if variance is None else variance
     noise = torch.ones(shape[-1], dtype=torch.float64) if noise is None else noise
-    residuals = Residuals(energy, variance, force, torch.full_like(force, torch.nan), energy[..., 0], 0.0, shape[-1])
+    residuals = Residuals(
+        energy,
+        variance,
+        torch.zeros(shape[-1]),
+        force,
+        torch.full_like(force, torch.nan),
+        energy[..., 0],
+        0.0,
+        shape[-1],
+    )
     return Judged(residuals, evidence, noise)
 
 

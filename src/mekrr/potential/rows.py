@@ -1,7 +1,7 @@
 """Rows of the training structures in the chosen basis, and the sums over them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -69,14 +69,22 @@ class Rows:
             known = self.basis.features.whiten(self.energies[list(shard)])
             return [self._observation(t, psi[None], None) for t, psi in zip(shard, known, strict=True)]
         derivatives = [self.data.derivatives(t, self.extraction.layers, self.scaler) for t in shard]
-        psi = []
+        psi, own = [], []
         for t, d in zip(shard, derivatives, strict=True):
             x = self.scaler(self.extraction.environments[torch.tensor([t])])
             psi.append(self.basis.features.rows(x, None if d is None else d.features))
+            own.append(self.basis.features_share * float(self.basis.kernel.diagonal(x)))
         if self.basis.tangent is not None:  # all rows of the shard at once: the products are large
-            T = torch.cat([d.tangent for d in derivatives if d is not None and d.tangent is not None])
-            psi = list(self.basis.join(torch.cat(psi), T).split([len(one) for one in psi]))
-        return [self._observation(*each) for each in zip(shard, psi, derivatives, strict=True)]
+            parts = [d.tangent for d in derivatives if d is not None and d.tangent is not None]
+            psi = list(self.basis.join(torch.cat(psi), torch.cat(parts)).split([len(one) for one in psi]))
+            energies = torch.stack([one[0] for one in parts])
+            own = [
+                a + b for a, b in zip(own, (self.basis.share * self.basis.tangent.own(energies)).tolist(), strict=True)
+            ]
+        return [
+            replace(self._observation(t, p, d), prior_variance=k)
+            for t, p, d, k in zip(shard, psi, derivatives, own, strict=True)
+        ]
 
     def _observation(self, t: int, psi: Float[Tensor, "rows groups"], derivatives: Derivatives | None) -> Observation:
         data, n = self.data, self.data.n_atoms[t]

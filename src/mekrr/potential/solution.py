@@ -107,7 +107,7 @@ def solve(
     if options.exact_forces and equations.probed_share < 1.0:
         space = None if rows.basis.tangent is None else data.space
         task = ForceProduct(structures, backbone, best.layers, rows.scaler, rows.basis, space)
-        variance = residuals.energy_variance[r]
+        variance = residuals.energy_variance[r] + residuals.unexplained
         rehearsal = rehearse(task, rows, factor.equations, weights, best.prior, ridge, variance, progress, who)
         whitened, iterations = full_solution(
             task, factor.equations, weights.force, prior.coefficients, ridge, progress, who
@@ -155,9 +155,11 @@ def final_ridges(best: Trial, options: FitOptions, floor: float) -> Float[Tensor
 def _amplitudes(residuals: Residuals, r: int, rehearsal: Rehearsal | None) -> tuple[float, float | None]:
     """Scales of the variances of energies and forces, so that 68% of the residuals lie within one deviation.
 
-    Calibrated by coverage: the amplitude of the evidence would follow the few largest residuals.
+    Calibrated by coverage: the amplitude of the evidence would follow the few largest residuals. The variances are
+    those of predictions, what the basis does not express among them, which is nothing to leave-one-out.
     """
-    energy_ratio = (residuals.energy[0, r].square() / residuals.energy_variance[r]).sqrt()
+    variance = residuals.energy_variance[r] + residuals.unexplained
+    energy_ratio = (residuals.energy[0, r].square() / variance).sqrt()
     force_ratio = residuals.force_ratio[0, r]
     energy = float(torch.quantile(energy_ratio, COVERAGE)) ** 2
     force = float(force_ratio.nanmedian()) if bool(torch.isfinite(force_ratio).any()) else None

@@ -53,6 +53,7 @@ class Observation:
         energy_noise: how the variance of its energy grows with its size, n or n^2.
         labelled: False for a pinned structure, without labels, whose rows are asked to be zero: it enters the
             equations, but neither the prior nor leave-one-out nor the calibration.
+        prior_variance: of its energy, K(x, x); None where the basis expresses all of it.
     """
 
     psi: Float[Tensor, "rows groups"]
@@ -62,6 +63,14 @@ class Observation:
     weight: float
     energy_noise: float
     labelled: bool = True
+    prior_variance: float | None = None
+
+    @property
+    def unexplained(self) -> float:
+        """Of the prior variance of its energy, what the basis does not express."""
+        if self.prior_variance is None:
+            return 0.0
+        return max(self.prior_variance - float(self.psi[0].square().sum()), 0.0)
 
     def row_weights(self, weights: RowWeights) -> Float[Tensor, "rows"]:
         """Weight of each squared error."""

@@ -28,7 +28,8 @@ class Residuals:
 
     Attributes:
         energy: DFT minus the prediction of the fit without that structure, eV.
-        energy_variance: predictive variance at unit amplitude, noise included, eV^2.
+        energy_variance: predictive variance at unit amplitude, noise included, eV^2, as far as the basis expresses it.
+        unexplained: variance of the energy that the basis does not express, likewise.
         force: root mean square over the force components, eV/Angstrom; NaN without forces.
         force_ratio: mean over the probes of squared residual over variance; NaN without probes.
         misfit: sum over rows of weight times squared residual of the fit with all structures.
@@ -38,6 +39,7 @@ class Residuals:
 
     energy: Float[Tensor, "priors ridges structures"]
     energy_variance: Float[Tensor, "ridges structures"]
+    unexplained: Float[Tensor, "structures"]
     force: Float[Tensor, "priors ridges structures"]
     force_ratio: Float[Tensor, "priors ridges structures"]
     misfit: Float[Tensor, "priors ridges"]
@@ -53,6 +55,7 @@ class Residuals:
         return Residuals(
             joined("energy"),
             joined("energy_variance"),
+            joined("unexplained"),
             joined("force"),
             joined("force_ratio"),
             self.misfit + other.misfit,
@@ -107,7 +110,8 @@ def leave_one_structure_out(
             force[:, :, members] = (squares.sum(-1) / components).sqrt()
             force_ratio[:, :, members] = (squares / variance[..., 1 : 1 + n_forces]).mean(-1)
         log_weight, rows = log_weight + float(w.log().sum()), rows + w.numel()
-    return Residuals(energy, energy_variance, force, force_ratio, misfit, log_weight, rows)
+    unexplained = ridges.new_tensor([one.unexplained for one in labelled])
+    return Residuals(energy, energy_variance, unexplained, force, force_ratio, misfit, log_weight, rows)
 
 
 def _fits(factor: Factor, damped: Float[Tensor, "ridges groups"]) -> Float[Tensor, "groups fits"]:
