@@ -76,8 +76,8 @@ class Rehearsal:
             probed: whitened coefficients of the solution of probed forces.
             full: of that of all force components.
         """
-        n_atoms = torch.tensor([one.n_atoms for one in held], dtype=torch.float64)
         (e, f), (e_full, f_full) = (_errors(held, prior, c) for c in (probed, full))
+        n_atoms = e.new_tensor([one.n_atoms for one in held])
         known = f > 0
         energies = (e_full / deviations).abs(), (e / deviations).abs()
         return Rehearsal(
@@ -95,8 +95,9 @@ class Rehearsal:
         force, before = self.full.forces_rmse_mev_per_angstrom, self.probed.forces_rmse_mev_per_angstrom
         if force is not None and before is not None:
             text += f", {force:.3g} meV/Å ({before:.3g})"
+        whose = "energies" if self.force_ratio is None else "energies and forces"
         ratios = " and ".join(f"{r:.2f}" for r in (self.energy_ratio, self.force_ratio) if r is not None)
-        return f"{text}; deviations are {ratios} times those of leave-one-out"
+        return f"{text}; deviations of {whose} are {ratios} times those of leave-one-out"
 
 
 def _ratio(full: Float[Tensor, "structures"], probed: Float[Tensor, "structures"]) -> float:
