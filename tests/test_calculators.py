@@ -122,8 +122,9 @@ def test_it_goes_to_other_processes_with_the_atoms(potential, alloys):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found = pool.map(energy_and_forces, frames)
     for (energy, forces), (energy_there, forces_there) in zip(expected, found, strict=True):
-        assert energy == energy_there
-        assert np.array_equal(forces, forces_there)
+        # the network counts in single precision, and its last bits depend on where memory lies
+        assert energy_there == pytest.approx(energy, abs=1e-5)
+        np.testing.assert_allclose(forces_there, forces, rtol=0, atol=1e-5)
 
 
 def test_a_copy_has_its_own_state(potential, alloys):

@@ -89,7 +89,7 @@ def test_errors_of_a_network(sevennet, alloys):
         shift = sum(prior.shifts[int(z)] for z in s.species)
         assert float(found.energy[t]) == pytest.approx(s.energy - float(own.energies[0]) - shift, abs=1e-6)
         each = np.square(s.forces - own.forces.numpy())
-        assert float(found.force[t]) == pytest.approx(each.mean(), rel=1e-6)
+        assert float(found.force[t]) == pytest.approx(each.mean(), rel=1e-4)  # in single precision
         forces += 1e-3 * each.sum() + float(found.energy[t]) ** 2 / len(s)
         if s.stress is not None:
             gap = (s.stress - own.stress[0].numpy()) * s.atoms.get_volume()
