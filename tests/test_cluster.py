@@ -19,7 +19,7 @@ from mekrr.potential.archive import _tensors
 from mekrr.shards import FAN, HERE
 from shards import divided, spelled
 
-distributed = pytest.importorskip("distributed")
+pytestmark = pytest.mark.slow  # processes that load the network; some of them are killed
 
 OPTIONS = {
     "length_scale": 6.0, "species_weight": 0.5, "prior": "composition", "force_weight": 1e-3, "ridge": 1e-5,

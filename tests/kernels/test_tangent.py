@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mekrr.kernels import TangentBasis, drawn, joined, mix, tangent_dots
+from mekrr.kernels.tangent import weighted_dots
 
 W, AMPLITUDE = 0.3, 2.5
 
@@ -41,6 +42,17 @@ def test_all_rows_span_the_kernel(basis, rows):
 def test_products_are_split_by_pairs(rows):
     split = tangent_dots(rows, rows[:, :2])
     torch.testing.assert_close(AMPLITUDE * mix(split, W), kernel(rows, rows))
+
+
+@pytest.mark.parametrize("n", [1, 6, 19])
+@pytest.mark.parametrize("w", [0.0, 0.3, 1.0])
+def test_products_of_rows_with_themselves(n, w):
+    """Of which half is multiplied out, and nothing that has no weight."""
+    x = torch.randn(n, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    found, whole = weighted_dots(x, x, w), weighted_dots(x, x.clone(), w)
+    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(whole, mix(tangent_dots(x, x.clone()), w))
+    assert torch.equal(found, found.T)
 
 
 def test_weights_are_the_function(basis):

@@ -33,7 +33,7 @@ from mekrr.cli.tables import (
     refinement_table,
     solver_line,
 )
-from mekrr.cluster import connected
+from mekrr.cli.workers import computing
 from mekrr.data import LabelKeys, read_structures
 from mekrr.evaluation import Evaluation, evaluate
 from mekrr.features import default_cache_folder
@@ -105,8 +105,7 @@ def fit(
     if dry_run:
         show_estimate(potential, structures, json)
         return
-    with connected(cluster) as shards, Stages(shards) as stages:
-        potential.shards = shards
+    with computing(cluster, potential, structures, threads) as shards, Stages(shards) as stages:
         potential.fit(structures, progress=stages)
         potential.fitted_.record.seconds["read"] = seconds_read
         potential.save(output)

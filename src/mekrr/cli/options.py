@@ -36,7 +36,7 @@ ClusterOption = Annotated[
         "--cluster",
         metavar="WHERE",
         callback=_checked,
-        help="Workers: local:N, a scheduler (tcp://host:8786) or a jobqueue .yaml file.",
+        help="Workers: local:N, a scheduler (tcp://host:8786), a jobqueue .yaml file, or none.",
     ),
 ]
 ThreadsOption = Annotated[

@@ -14,6 +14,7 @@ from mekrr.cli.outputs import require_folder
 from mekrr.cli.predict import write_predictions
 from mekrr.cli.shown import show
 from mekrr.cli.tables import calibration_line, choice_lines, choice_table, error_table
+from mekrr.cli.workers import computing
 from mekrr.data import load_dataset, split
 from mekrr.evaluation import evaluate
 from mekrr.files import atomic_path, regular_target
@@ -38,7 +39,7 @@ def quickstart(
     train, test = [structures[i] for i in parts.train], [structures[i] for i in parts.test]
     # The probed solution takes a minute where the exact forces take some.
     potential = KernelPotential(backbone, cache=output / "cache", device=device, exact_forces=False)
-    with Stages() as stages:
+    with computing(None, potential, train, threads) as shards, Stages(shards) as stages:
         potential.fit(train, progress=stages)
         found = evaluate(potential, test, by="part", progress=stages)
     metrics = found.metrics()

@@ -1,6 +1,6 @@
 """Functions of shards on the workers of a Dask cluster; Dask is imported when there is one."""
 
 from mekrr.cluster.computing import ClusterShards, shards_of
-from mekrr.cluster.starting import check_where, connected
+from mekrr.cluster.starting import NONE, check_where, connected
 
-__all__ = ["ClusterShards", "check_where", "connected", "shards_of"]
+__all__ = ["NONE", "ClusterShards", "check_where", "connected", "shards_of"]

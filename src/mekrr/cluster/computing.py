@@ -5,13 +5,14 @@ a file. A function travels once to each worker and is kept there, so that its ne
 shard whose worker dies is computed again by another one, from what the scheduler keeps.
 """
 
+import ctypes
 import pickle
 import platform
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial, reduce
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +33,8 @@ ALONE = 120.0  # seconds without any worker before a computation is given up
 DEATHS = 10  # workers that may die over one shard before the shard is to blame
 POLL = 2.0
 PACKAGES = ("torch", "numpy", "ase", "vesin")  # the last bits depend on them
+# mallopt(3): M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, the latter at the largest value that all versions take
+KEPT_FREE = ((-1, 1_000_000_000), (-3, 32 * 1024 * 1024))
 
 
 @dataclass(frozen=True)
@@ -231,10 +234,23 @@ def compute(function: bytes, shard: bytes, state: bytes | None, expected: str) -
     if expected != __version__:
         raise ClusterError(_other_version({get_worker().address: __version__}, expected))
     torch.set_num_threads(1)  # the bits of sums depend on it
+    keep_freed_memory()
     start = time.perf_counter()
     call, one = unpacked(function), pickle.loads(shard)
     found = call(one) if state is None else call(one, unpacked(state))
     return Done(found, ((get_worker().address, time.perf_counter() - start),))
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of tensors that are gone for the next ones.
+
+    Dask starts its workers with MALLOC_TRIM_THRESHOLD_=65536, which gives memory back to the system at every turn: the
+    derivatives of a network then take more than twice as long. Other C libraries than glibc have no such setting.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        for parameter, size in KEPT_FREE:
+            ctypes.CDLL(None).mallopt(parameter, size)
 
 
 def add_up(*parts: Done) -> Done:

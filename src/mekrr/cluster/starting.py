@@ -11,6 +11,7 @@ from mekrr.cluster.jobqueue import closing, jobs
 from mekrr.errors import ClusterError
 from mekrr.shards import HERE, Shards
 
+NONE = "none"  # this process alone
 ANSWER = 15.0  # seconds in which a scheduler must answer
 # Dask gives up a worker, and with it the one that replaces it, that is away when this time after some death is over:
 # its 15 s pass while packages load beside other work.
@@ -23,13 +24,13 @@ def connected(where: str | None) -> Iterator[Shards]:
 
     Args:
         where: local:N for N processes here, the address of a scheduler, or a YAML file of dask-jobqueue's configuration
-            with the number of jobs beside it; None for this process.
+            with the number of jobs beside it; "none" or None for this process.
 
     Raises:
         ValueError: for anything else.
         ClusterError: when Dask is not installed, or the scheduler does not answer.
     """
-    if where is None:
+    if where is None or where == NONE:
         yield HERE
         return
     start = _starter(where)
@@ -37,7 +38,7 @@ def connected(where: str | None) -> Iterator[Shards]:
         from dask.distributed import Client
     except ImportError as error:
         raise ClusterError(
-            f"--cluster {where} needs Dask, which is not installed; run: pip install 'mekrr[dask]'"
+            f"--cluster {where} needs Dask, which is not installed; run: pip install dask distributed"
         ) from error
     with ExitStack() as stack:
         address = stack.enter_context(start())
@@ -55,9 +56,10 @@ def check_where(where: str) -> None:
     """Refuse what --cluster does not take, before anything is started.
 
     Raises:
-        ValueError: for anything but local:N, an address or a YAML file.
+        ValueError: for anything but none, local:N, an address or a YAML file.
     """
-    _starter(where)
+    if where != NONE:
+        _starter(where)
 
 
 def _starter(where: str) -> Callable[[], Any]:
@@ -72,7 +74,7 @@ def _starter(where: str) -> Callable[[], Any]:
     if where.endswith((".yaml", ".yml")):
         return lambda: jobs(Path(where))
     raise ValueError(
-        f"--cluster takes local:N, the address of a scheduler (tcp://host:8786) or a .yaml file; got {where!r}"
+        f"--cluster takes local:N, the address of a scheduler (tcp://host:8786), a .yaml file or none; got {where!r}"
     )
 
 

@@ -28,13 +28,45 @@ from mekrr.typing import Float, Int, Tensor
 JITTER = 1e-9
 LARGEST_JITTER = 1e-5
 KEPT_BYTES = 1_000_000_000
+STRIPS = 8  # of a symmetric product: each is multiplied out from the diagonal down
 
 
 def tangent_dots(x: Float[Tensor, "rows elements width"], y: Float[Tensor, "columns known width"]) -> Split:
     """Products of T of all pairs, elements summed before (all pairs) and after (same species); float64."""
+    return Split(_shared(x, y), _own(x, y))
+
+
+def weighted_dots(
+    x: Float[Tensor, "rows elements width"], y: Float[Tensor, "columns known width"], species_weight: float
+) -> Float[Tensor, "rows columns"]:
+    """The same, mixed: what has no weight is not multiplied out."""
+    if species_weight == 0.0:
+        return _shared(x, y)
+    return _own(x, y) if species_weight == 1.0 else mix(tangent_dots(x, y), species_weight)
+
+
+def _shared(x: Float[Tensor, "rows elements width"], y: Float[Tensor, "columns known width"]) -> Tensor:
+    if x is y:
+        return _gram(x.double().sum(1))
+    return x.double().sum(1) @ y.double().sum(1).T
+
+
+def _own(x: Float[Tensor, "rows elements width"], y: Float[Tensor, "columns known width"]) -> Tensor:
     elements = min(x.shape[1], y.shape[1])  # the last of x may stand for elements that y does not have
-    own = [x[:, z].double() @ y[:, z].double().T for z in range(elements)]
-    return Split(x.double().sum(1) @ y.double().sum(1).T, sum(own[1:], own[0]))
+    if x is y:
+        own = [_gram(x[:, z].double()) for z in range(elements)]
+    else:
+        own = [x[:, z].double() @ y[:, z].double().T for z in range(elements)]
+    return sum(own[1:], own[0])
+
+
+def _gram(x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows rows"]:
+    """The product x x', of which little more than half is multiplied out."""
+    found = x.new_empty(len(x), len(x))
+    step = -(-len(x) // STRIPS)
+    for start in range(0, len(x), max(step, 1)):
+        found[start:, start : start + step] = x[start:] @ x[start : start + step].T
+    return found.tril() + found.tril(-1).T
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +101,7 @@ class TangentBasis:
         rows = rows / rows.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)
         rows = rows.half().contiguous()
         if L is None:
-            L = tangent_factor(tangent_dots(rows, rows), species_weight)
+            L = tangent_factor(weighted_dots(rows, rows, species_weight))
         return TangentBasis(rows, amplitude, species_weight, L)
 
     def __len__(self) -> int:
@@ -77,7 +109,7 @@ class TangentBasis:
 
     def rows(self, T: Float[Tensor, "rows elements width"]) -> Float[Tensor, "rows functions"]:
         """Whitened rows."""
-        phi = mix(tangent_dots(T, self._wide), self.species_weight)
+        phi = weighted_dots(T, self._wide, self.species_weight)
         return self.amplitude**0.5 * whiten(phi, self.L)
 
     def own(self, T: Float[Tensor, "rows elements width"]) -> Float[Tensor, "rows"]:
@@ -89,7 +121,7 @@ class TangentBasis:
         self, T: Float[Tensor, "rows elements width"], other: Float[Tensor, "columns elements width"]
     ) -> Float[Tensor, "rows columns"]:
         """The kernel between rows; the last element of both stands for all others, taken for one."""
-        return self.amplitude * mix(tangent_dots(T, other), self.species_weight)
+        return self.amplitude * weighted_dots(T, other, self.species_weight)
 
     def weights(self, whitened: Float[Tensor, "functions"]) -> Float[Tensor, "elements width"]:
         """The function with these coefficients as weights of T_z, in the last row those of other elements."""
@@ -122,13 +154,13 @@ class TangentBasis:
         return self.rows_of.double() if 8 * self.rows_of.numel() < KEPT_BYTES else self.rows_of.float()
 
 
-def tangent_factor(gram: Split, species_weight: float) -> Float[Tensor, "functions functions"]:
+def tangent_factor(gram: Float[Tensor, "functions functions"]) -> Float[Tensor, "functions functions"]:
     """Cholesky factor of the functions' covariance at amplitude 1, laid out as a loaded one, for the same bits.
 
     Raises:
         NotPositiveDefiniteError: when the functions are numerically dependent.
     """
-    return cholesky_with_jitter(mix(gram, species_weight), JITTER, LARGEST_JITTER)[0].contiguous()
+    return cholesky_with_jitter(gram, JITTER, LARGEST_JITTER)[0].contiguous()
 
 
 def mix(split: Split, species_weight: float) -> Float[Tensor, "rows columns"]:

@@ -31,10 +31,10 @@ class TangentDesign:
     def of(observed: Observed, count: int, seed: int) -> "TangentDesign":
         """Of all structures, in a basis of at most `count` of their rows."""
         T = [d.tangent for d in observed.derivatives if d is not None and d.tangent is not None]
-        functions = joined(T, count, seed)
-        return TangentDesign(
-            tangent_dots(functions, functions), tangent_dots(torch.cat(T), functions), [len(one) for one in T]
-        )
+        functions, counts = joined(T, count, seed), [len(one) for one in T]
+        gram = tangent_dots(functions, functions)
+        rows = gram if len(functions) == sum(counts) else tangent_dots(torch.cat(T), functions)
+        return TangentDesign(gram, rows, counts)
 
     def beside(
         self,
@@ -47,7 +47,7 @@ class TangentDesign:
         """Whitened rows of (1 - s) K + s K_T, and the amplitude of K_T that makes force rows of both of one size."""
         found = self.whitened.get(species_weight)
         if found is None:
-            L = tangent_factor(self.gram, species_weight)
+            L = tangent_factor(mix(self.gram, species_weight))
             found = list(whiten(mix(self.rows, species_weight), L).split(self.counts))
             self.whitened[species_weight] = found
         amplitude = _size(psi, derivatives, n_atoms) / max(_size(found, derivatives, n_atoms), 1e-300)

@@ -17,6 +17,7 @@ from mekrr.pages.report.models import worst_panels
 from mekrr.pages.report.page import no_better, render, warnings_of
 from mekrr.pages.report.parity import ForceComponents, energy_parity, force_by_element
 from mekrr.pages.words import number
+from mekrr.shards import Work
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +220,10 @@ def test_a_failed_write_leaves_the_old_page(example, tmp_path, monkeypatch):
         write_report(path, example.fitted, example.evaluation.part([]))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_workers_of_a_cluster_are_named(example):
+    record = replace(example.fitted.record, work=(Work("derivatives", "tcp://here:1", 3, 12.0),))
+    html = without_plotly(render(replace(example.fitted, record=record), example.evaluation, "t"))
+    assert "derivatives by tcp://here:1: 3 shards, 12" in html
+    assert "Computed by" not in without_plotly(render(example.fitted, example.evaluation, "t"))

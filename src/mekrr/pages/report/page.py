@@ -213,6 +213,7 @@ def _structure_section(evaluation: Evaluation) -> dict[str, Any]:
 def _provenance(fitted: Fitted, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "timings": tables.timing_rows(fitted),
+        "workers": tables.workers(fitted),
         "prior_rows": tables.prior_rows(fitted),
         "evaluation_hash": DataRecord.of(evaluation.structures).sha256,
         "method": METHOD,

@@ -172,15 +172,15 @@ def training_facts(fitted: Fitted) -> dict[str, str]:
         "Energy spread about the composition fit": f"{number(1000 * _rms(residuals))} meV/atom",
         "Forces": _training_forces(fitted),
         "Files": listed(data.sources),
-    } | _workers(fitted)
+    }
 
 
-def _workers(fitted: Fitted) -> dict[str, str]:
-    """Who computed what, where a cluster did."""
+def workers(fitted: Fitted) -> str:
+    """Who computed what, where a cluster did; empty where none did."""
     work = fitted.record.work
     lines = [f"{w.stage} by {w.worker}: {plural(w.shards, 'shard')}, {seconds(w.seconds)}" for w in work[:WORK_SHOWN]]
     more = [f"and {len(work) - WORK_SHOWN} more"] if len(work) > WORK_SHOWN else []
-    return {"Computed by": "; ".join(lines + more)} if work else {}
+    return "; ".join(lines + more)
 
 
 def _training_forces(fitted: Fitted) -> str:
