@@ -83,9 +83,7 @@ def test_two_workers_give_the_bits_of_one_process(two, alone, alloys, backbone, 
         assert {one.stage for one in again.fitted_.record.work} == {"exact forces"}
 
 
-@pytest.mark.parametrize(
-    "stage", [pytest.param(name, marks=pytest.mark.slow) for name in ("features", "derivatives")] + ["exact forces"]
-)
+@pytest.mark.parametrize("stage", ["features", "derivatives", "exact forces"])
 def test_a_worker_that_is_killed_is_replaced_and_the_model_is_the_same(two, alone, alloys, backbone, stage):
     """By SIGKILL, as soon as the stage has got anywhere."""
     two.client.wait_for_workers(2, timeout=120)

@@ -60,6 +60,15 @@ def _journal_is_sound(folder):
     assert told[-1]["force_error_mev_per_angstrom"] < 0.2 * told[0]["force_error_mev_per_angstrom"]
 
 
+def test_labels_that_contradict_each_other_are_remarked_upon_once(cluster, tmp_path):
+    """Forces of EMT with noise of 0.1 eV/Angstrom never come below a limit of 0.02, wherever atoms go."""
+    words = {"folder": tmp_path, "calculator": f"{CALCULATORS}:noisy", "fmax": 0.02, "labels": 14, **FIXED}
+    found = list(learn("relax", cluster, **words))
+    said = [event.text for event in found if event.kind == "remark" and "noise of the calculator" in event.text]
+    assert len(said) == 1
+    assert "more than the limit of 0.02" in said[0]
+
+
 def test_a_calculator_that_returns_no_numbers_ends_the_run_with_a_sentence(cluster, tmp_path):
     running = learn("relax", cluster, folder=tmp_path, calculator=f"{CALCULATORS}:nan", **FIXED)
     found = [next(running)]

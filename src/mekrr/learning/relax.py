@@ -29,6 +29,9 @@ INNER_SHARE = 0.2  # of fmax: how far the surface is minimised, well below what 
 INNER_STEPS = 200
 NETWORK_STEPS = 500
 
+NOISE_LABELS, NOISE_MOVE = 4, 0.1
+"""So many labels in a row within so many Angstrom of the best one, foretold no better than to fmax, are noise."""
+
 State = dict[str, Any]
 BEGIN: State = {"number": 0, "asks": [], "best": None, "trust": TRUST, "failures": 0}
 
@@ -71,6 +74,27 @@ def relax(session: Session, start: Atoms, options: RelaxOptions) -> Generator[Ev
             fmax=fmax,
             trust=state["trust"],
         )
+        if (noise := _noise(session, best, start, options)) is not None and not session.remarked(noise):
+            yield session.say(events.REMARK, noise)
+
+
+def _noise(session: Session, best: Label, start: Atoms, options: RelaxOptions) -> str | None:
+    """What to know where labels near the best one contradict each other by more than the limit of the forces."""
+    errors = []
+    for label in session.labels[-NOISE_LABELS:]:
+        before = label.frame.arrays.get("before_forces")
+        moved = np.linalg.norm(label.frame.positions - best.frame.positions, axis=1).max()
+        if before is None or moved > NOISE_MOVE:
+            return None
+        errors.append(largest(free_forces(start, label.frame.positions, label.forces - before)))
+    if len(errors) < NOISE_LABELS or min(errors) < options.fmax:
+        return None
+    return (
+        f"the last {NOISE_LABELS} labels lie within {NOISE_MOVE} Å of the best one, and their forces differ from those "
+        f"foretold by {min(errors):.2g} to {max(errors):.2g} eV/Å, more than the limit of {options.fmax:g}: mostly this is "
+        "noise of the calculator, from its grid or its convergence, which no potential can follow. Converge it better, or "
+        "begin again with a larger --fmax"
+    )
 
 
 def _converged(session: Session, state: State, start: Atoms, options: RelaxOptions) -> Outcome | None:

@@ -1,5 +1,6 @@
 """What the three drivers share: labels made or waited for, the potential after them, the state of the run."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -190,8 +191,13 @@ class Session:
         )
         self.learner.potential.save(self.journal.path_of_model)
         for text in self.learner.warned:
-            if not any(line["kind"] == events.REMARK and line["text"] == text for line in self.journal.lines):
+            if not self.remarked(text):
                 yield self.say(events.REMARK, text)
+
+    def remarked(self, text: str) -> bool:
+        """Whether the same was said before, of whatever structure and with whatever numbers: every fit looks again."""
+        said = (line["text"] for line in self.journal.lines if line["kind"] == events.REMARK)
+        return _without_numbers(text) in map(_without_numbers, said)
 
     def surface(self) -> Any:
         """What atoms move on now: the potential, or the network while labels are too few."""
@@ -235,6 +241,10 @@ class Session:
                 }
             )
         return found
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d[\d.]*", "#", re.sub(r" \([^()]*more like it[^()]*\)", "", text))
 
 
 def labelled_atoms(label: Label, like: Atoms) -> Atoms:
