@@ -109,6 +109,7 @@ def test_a_dry_run_counts_the_cache_and_writes_no_model(capsys, folder):
     assert found["seconds"]["derivatives"] > found["seconds"]["features"] > 0
     assert found["seconds"]["exact forces"] > found["seconds"]["features"]
     assert found["memory_bytes"] > 0
+    assert found["processes"] == 1
     assert not (folder / "m.safetensors").exists()
     assert not config_path(folder / "m.safetensors").exists()
 

@@ -14,10 +14,10 @@ from mekrr.shards import HERE
 def worth(monkeypatch, alloys):
     """How many processes a fit to some alloys is worth where so many atoms are enough."""
 
-    def count(idle=2, fewest=1, free=10**12, **options):
+    def count(idle=2, fewest=1, free=10**12, where=None, **options):
         monkeypatch.setattr(workers, "FEWEST_ATOMS", fewest)
         monkeypatch.setattr(workers, "_free_bytes", lambda: free)
-        return workers._worth(KernelPotential(**options), as_structures(alloys[:6]), idle)
+        return workers.processes_for(where, KernelPotential(**options), as_structures(alloys[:6]), idle)
 
     return count
 
@@ -33,13 +33,18 @@ def test_as_many_as_there_are_idle_cores_and_memory_for(worth):
 def test_not_for_few_atoms_or_energies_alone(worth):
     assert worth(fewest=10**6) == 1
     assert worth(forces=False) == 1
+    assert worth(where="none") == worth(where="local:4") == 1
 
 
 def test_what_cannot_be_started_is_said_and_the_fit_goes_on_here(worth, monkeypatch, alloys, capsys):
     worth()
 
+    connected = workers.connected
+
     def refuse(where):
-        raise ClusterError(f"{where}: no")
+        if where is not None:
+            raise ClusterError(f"{where}: no")
+        return connected(where)
 
     monkeypatch.setattr(workers, "connected", refuse)
     with workers.computing(None, KernelPotential(), as_structures(alloys[:6]), 2) as shards:

@@ -10,11 +10,18 @@ from mekrr.potential import KernelPotential
 from mekrr.potential.estimate import Estimate
 
 
-def show_estimate(potential: KernelPotential, structures: Sequence[Structure], json: bool) -> None:
-    """Estimate a fit and print it."""
+def show_estimate(potential: KernelPotential, structures: Sequence[Structure], processes: int, json: bool) -> None:
+    """Estimate a fit and print it.
+
+    Args:
+        potential: not fitted.
+        structures: to fit to.
+        processes: to which the fit would share them out.
+        json: as an object.
+    """
     found = potential.estimate(structures)
     if json:
-        print_json(asdict(found))
+        print_json(asdict(found) | {"processes": processes})
         return
     kind = "energies, forces and stress as they are labelled" if found.forces else "energies"
     out.print(
@@ -28,6 +35,12 @@ def show_estimate(potential: KernelPotential, structures: Sequence[Structure], j
     for stage, seconds in found.seconds.items():
         table.add_row(stage, str(found.cached.get(stage, "-")), in_words(seconds))
     show(table, out)
+    if processes > 1:
+        out.print(
+            f"times are those of one process: the fit takes {processes} for features, derivatives and exact forces",
+            soft_wrap=True,
+            highlight=False,
+        )
     for line in _lines(found):
         out.print(line, soft_wrap=True, highlight=False)
 

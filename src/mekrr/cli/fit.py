@@ -33,7 +33,7 @@ from mekrr.cli.tables import (
     refinement_table,
     solver_line,
 )
-from mekrr.cli.workers import computing
+from mekrr.cli.workers import computing, processes_for
 from mekrr.data import LabelKeys, read_structures
 from mekrr.evaluation import Evaluation, evaluate
 from mekrr.features import default_cache_folder
@@ -103,7 +103,7 @@ def fit(
     seconds_read = time.perf_counter() - started
     held_out = None if validation is None else read_structures(validation, keys)
     if dry_run:
-        show_estimate(potential, structures, json)
+        show_estimate(potential, structures, processes_for(cluster, potential, structures, threads), json)
         return
     with computing(cluster, potential, structures, threads) as shards, Stages(shards) as stages:
         potential.fit(structures, progress=stages)

@@ -1,6 +1,5 @@
 """Who computes a fit: processes for the idle cores where that pays, or what --cluster says."""
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -35,9 +34,9 @@ def computing(
     Raises:
         ClusterError: when what --cluster says cannot be had.
     """
+    count = processes_for(where, potential, structures, threads)
     with ExitStack() as stack:
-        potential.shards = stack.enter_context(connected(where)) if where is not None else HERE
-        count = _worth(potential, structures, threads or 1) if where is None else 1
+        potential.shards = stack.enter_context(connected(where))
         if count > 1:
             try:
                 potential.shards = stack.enter_context(connected(f"local:{count}"))
@@ -55,17 +54,20 @@ def computing(
             potential.shards = HERE
 
 
-def _worth(potential: KernelPotential, structures: Sequence[Structure], idle: int) -> int:
-    """How many processes a fit is worth: 1 where derivatives are few, recorded, or made on a card."""
-    if idle < 2 or potential.features is not None or importlib.util.find_spec("distributed") is None:
+def processes_for(
+    where: str | None, potential: KernelPotential, structures: Sequence[Structure], threads: int | None
+) -> int:
+    """How many processes a fit takes by itself, see `computing`.
+
+    1 where --cluster says who computes, and where derivatives are few, recorded, or made on a card.
+    """
+    if where is not None or threads is None or threads < 2 or potential.features is not None:
         return 1
     _, forces = solver_of(potential.options, structures)
     atoms = sum(len(s) for s in structures if s.forces is not None) if forces else 0
-    if atoms < FEWEST_ATOMS:
+    if atoms < FEWEST_ATOMS or potential.pretrained.device.type != "cpu":
         return 1
-    if potential.pretrained.device.type != "cpu":
-        return 1
-    return min(idle, max(1, _free_bytes() // BYTES_EACH))
+    return min(threads, max(1, _free_bytes() // BYTES_EACH))
 
 
 def _free_bytes() -> int:
