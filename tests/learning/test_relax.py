@@ -66,7 +66,7 @@ def test_labels_that_contradict_each_other_are_remarked_upon_once(cluster, tmp_p
     found = list(learn("relax", cluster, **words))
     said = [event.text for event in found if event.kind == "remark" and "noise of the calculator" in event.text]
     assert len(said) == 1
-    assert "more than the limit of 0.02" in said[0]
+    assert "above the limit of 0.02" in said[0]
 
 
 def test_a_calculator_that_returns_no_numbers_ends_the_run_with_a_sentence(cluster, tmp_path):

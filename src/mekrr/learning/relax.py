@@ -91,8 +91,8 @@ def _noise(session: Session, best: Label, start: Atoms, options: RelaxOptions) -
         return None
     return (
         f"the last {NOISE_LABELS} labels lie within {NOISE_MOVE} Å of the best one, and their forces differ from those "
-        f"foretold by {min(errors):.2g} to {max(errors):.2g} eV/Å, more than the limit of {options.fmax:g}: mostly this "
-        "is noise of the calculator, from its grid or its convergence, which no potential can follow. Converge it "
+        f"foretold by {min(errors):.2g} to {max(errors):.2g} eV/Å, above the limit of {options.fmax:g}: mostly this is "
+        "noise of the calculator, from its grid or its convergence, which no potential can follow. Converge it "
         "better, or begin again with a larger --fmax"
     )
 
