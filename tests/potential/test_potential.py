@@ -126,7 +126,7 @@ def test_large_total_energies_lose_no_mev(alloys):
     a, b = fit(plain, prior="composition"), fit(shifted, prior="composition")
     test = alloys[20:24]
     for p, q, atoms in zip(a.predict(test), b.predict(test), test, strict=True):
-        assert q.energy - p.energy == pytest.approx(15_000.0 * len(atoms), abs=1e-5)
+        assert q.energy - p.energy == pytest.approx(15_000.0 * len(atoms), abs=1e-4)
         np.testing.assert_allclose(q.forces, p.forces, atol=1e-5)
 
 
