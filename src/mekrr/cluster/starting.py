@@ -95,7 +95,7 @@ def _local(count: int) -> Iterator[str]:
             n_workers=count,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # of its status pages, which nobody else is shown
             silence_logs=logging.CRITICAL,
         )
         with closing(cluster):
