@@ -2,11 +2,14 @@ import ase.io
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS
 
 from mekrr.errors import DataError
 from mekrr.learning import learn
 from mekrr.learning.journal import read_labels, read_lines
+from mekrr.learning.labels import Label
+from mekrr.learning.relax import is_better
 
 from .conftest import CALCULATORS, FIXED
 
@@ -58,6 +61,24 @@ def _journal_is_sound(folder):
         assert label.energy == pytest.approx(check.get_potential_energy(), abs=1e-9)
         assert line["force_error_mev_per_angstrom"] == pytest.approx(1000 * label.force_error)
     assert told[-1]["force_error_mev_per_angstrom"] < 0.2 * told[0]["force_error_mev_per_angstrom"]
+
+
+@pytest.mark.parametrize(
+    ("lower", "force", "expected"),
+    [(0.02, 0.5, True), (0.001, 0.05, True), (0.001, 0.2, False), (-0.001, 0.05, True), (-0.02, 0.05, False)],
+)
+def test_the_better_label_lies_lower_or_as_low_with_smaller_forces(cluster, lower, force, expected):
+    """The best one has a force of 0.1 eV/Angstrom on a free atom, and 9 on the fixed one, which does not count."""
+
+    def label(energy, force):
+        frame = cluster.copy()
+        frame.info = {"label": 0}
+        forces = np.zeros((4, 3))
+        forces[0], forces[1, 2] = 9.0, force
+        frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+        return Label.of(frame, "labels", 0)
+
+    assert is_better(label(-lower, force), label(0.0, 0.1), cluster) is expected
 
 
 def test_labels_that_contradict_each_other_are_remarked_upon_once(cluster, tmp_path):

@@ -22,6 +22,8 @@ from mekrr.learning.surface import ExactAt, free_forces, largest
 TRUST, LARGEST_TRUST, SMALLEST_TRUST = 0.3, 1.0, 0.01
 """Angstrom that an atom may move from the best label: at first, at most, and below which a run is given up."""
 
+TIE = 0.005  # eV: of labels so near in energy the one with smaller forces is the better one
+
 START_ITSELF = "START"
 VIOLENT = 10.0  # eV/Angstrom: where DFT disagrees so much with the network, START is labelled too
 
@@ -167,10 +169,9 @@ def _after(state: State, session: Session, label: Label, start: Atoms) -> State:
     step = float(np.linalg.norm(label.frame.positions - best.frame.positions, axis=1).max())
     foretold = best.energy - float(label.frame.info.get("before_energy", best.energy))
     gained = best.energy - label.energy
-    smaller = _fmax(label, start) < _fmax(best, start)
     if label.frame.info["why"] == START_ITSELF:
-        return done | ({"best": label.number} if smaller else {})
-    if gained > 0 or smaller:
+        return done | ({"best": label.number} if _fmax(label, start) < _fmax(best, start) else {})
+    if is_better(label, best, start):
         done |= {"best": label.number}
         well = foretold > 0 and gained > 0.5 * foretold
         if well and step > 0.8 * state["trust"]:
@@ -178,6 +179,16 @@ def _after(state: State, session: Session, label: Label, start: Atoms) -> State:
         return done
     trust = max(0.4 * min(step, state["trust"]), SMALLEST_TRUST)
     return done | {"trust": trust}
+
+
+def is_better(label: Label, best: Label, start: Atoms) -> bool:
+    """Whether it lies lower, or as low with smaller forces.
+
+    Near a flat minimum an energy lower by a fraction of a meV says nothing, and forces of a structure that lies higher
+    may be small because it is a saddle.
+    """
+    gained = best.energy - label.energy
+    return gained > TIE or (gained > -TIE and _fmax(label, start) < _fmax(best, start))
 
 
 def _after_failure(state: State, session: Session) -> State:
