@@ -189,7 +189,8 @@ def _until(
             text = f"deviation of the force on atom {predicted['worst_atom']} {worst}, "
             return walker, predicted, text + f"past the threshold of {1000 * threshold:.0f}"
         walker = replace(walker, safe=walker.atoms.copy(), safe_step=walker.step, known=True)
-        if checks % FRAMES_EVERY == 0 or walker.step >= options.steps:
+        due = checks % FRAMES_EVERY == 0 or walker.step >= options.steps
+        if due and walker.step > state.setdefault("written", {}).get(str(k), -1):  # one sent back has its frame already
             _write(session, state, walker, k, options, predicted)
         if walker.step >= options.steps:
             return walker, None, ""
@@ -318,6 +319,7 @@ def _write(
     path = _trajectory(session, k)
     Trajectory(path).append(frame)
     state["sizes"][k] = path.stat().st_size
+    state["written"][str(k)] = walker.step
 
 
 def _trajectory(session: Session, k: int) -> Path:
