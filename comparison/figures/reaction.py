@@ -5,7 +5,7 @@ Labels by GPAW at the level of the embedded data on a finer grid (formate_dft.py
 relax   bidentate formate from a sketch, to 0.05 eV/A, beside ASE's BFGS from the same sketch
 ends    hydrogen-down formate and CO2 + H, relaxed: the ends of the path
 neb     the climbing-image path between them, five images; all of it labelled afterwards
-plain   the same path by ASE's NEB from the network's band, at most --calls calls
+plain   the same path by ASE's NEB from the interpolated band, at most --calls calls
 md      5 ps at 300 K from the relaxed formate; twenty frames labelled afterwards
 
 What was done lies in FOLDER and is not done again.
@@ -91,15 +91,16 @@ def neb(folder, _):
     write(folder / "path.extxyz", images)
     calculator = make()
     potential = KernelPotential.load(folder / "neb" / "model.safetensors")
-    found = potential.predict([image.copy() for image in images])
-    energies = []
-    for image in images:
+    energies, errors = [], []
+    for image, found in zip(images, potential.predict([image.copy() for image in images]), strict=True):
         image = image.copy()
         image.calc = calculator
-        energies.append(image.get_potential_energy())
-        print(f"  image: potential {found.energy[len(energies) - 1]:.3f}, DFT {energies[-1]:.3f} eV", flush=True)
+        # labels, and so the potential, are of the energy whose derivatives the forces are
+        energies.append(image.get_potential_energy(force_consistent=True))
+        errors.append(found.energy - energies[-1])
+        print(f"  image: potential {found.energy:.3f}, DFT {energies[-1]:.3f} eV", flush=True)
     row["barrier, eV"] = max(energies) - energies[0]
-    row["path, potential - DFT, eV"] = np.round(np.asarray(found.energy) - energies, 4).tolist()
+    row["path, potential - DFT, eV"] = np.round(errors, 4).tolist()
     note(folder, "neb, mekrr learn", row)
 
 
@@ -131,12 +132,11 @@ def md(folder, _):
     row = {"calls": event.numbers["n_labels"], "end": event.kind, "seconds": time.perf_counter() - began}
     frames = read(folder / "md" / "walker-0.extxyz", ":")
     chosen = [frames[i].copy() for i in np.linspace(len(frames) * 0.025, len(frames) - 1, CHECKED).astype(int)]
-    found = KernelPotential.load(folder / "md" / "model.safetensors").predict(chosen)
-    calculator, errors = make(), []
-    for i, frame in enumerate(chosen):
+    potential, calculator, errors = KernelPotential.load(folder / "md" / "model.safetensors"), make(), []
+    for i, (frame, found) in enumerate(zip(chosen, potential.predict(chosen), strict=True)):
         frame.set_constraint()
         frame.calc = calculator
-        errors.append(found.forces[i] - frame.get_forces())
+        errors.append(found.forces - frame.get_forces())
         print(f"  frame {i}: {1000 * np.sqrt((errors[-1] ** 2).mean()):.0f} mev/A", flush=True)
     row["forces, RMSE, meV/A"] = 1000 * float(np.sqrt(np.mean(np.square(errors))))
     note(folder, "md, mekrr learn", row)

@@ -16,11 +16,12 @@ from mekrr.backbones import load_backbone
 from mekrr.features import extract, probe, tangent_space
 
 SIZE = 2000  # of the matrix that is decomposed
+SMALL, REPEATS = 400, 20  # of those of the search
 COLUMNS = 400  # of features that are multiplied
 
 
 def main() -> None:
-    """Time features, tangent space, derivatives, a decomposition, and products with exponentials."""
+    """Time features, tangent space, derivatives, decompositions, and products with exponentials."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("threads", type=int)
     parser.add_argument("--structures", type=int, default=12)
@@ -32,12 +33,14 @@ def main() -> None:
     extract(atoms[:2], backbone, backbone.layers)  # warms up
     space = tangent_space(structures, backbone)
     A = torch.randn(SIZE, SIZE, dtype=torch.float64)
+    small = A[:SMALL] @ A[:SMALL].T
     h = torch.randn(10 * SIZE, COLUMNS, dtype=torch.float64)
     parts: dict[str, Callable[[], object]] = {
         "features": lambda: extract(atoms, backbone, backbone.layers),
         "tangent space": lambda: tangent_space(structures, backbone),
         "derivatives": lambda: probe(structures[:4], backbone, backbone.layers, 8, tangent=space),
         "decomposition": lambda: torch.linalg.eigh(A @ A.T),
+        f"{REPEATS} small ones": lambda: [torch.linalg.eigh(small) for _ in range(REPEATS)],
         "kernel": lambda: [(h @ h[: 2 * SIZE].T).exp_() for _ in range(3)],
     }
     seconds = {name: timed(part) for name, part in parts.items()}

@@ -3,6 +3,7 @@
 import torch
 
 from mekrr.errors import NotPositiveDefiniteError
+from mekrr.threads import threads
 from mekrr.typing import Float, Tensor
 
 LARGEST_JITTER = 1e-6  # relative to the mean diagonal
@@ -20,14 +21,8 @@ def symmetric_eigh(K: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n"], Float[T
             f"the {tuple(K.shape)} kernel matrix holds NaN or infinite values; look for infinite features or a "
             "length scale that is too small"
         )
-    threads = torch.get_num_threads()
-    if threads == 1 or len(K) >= ALONE or K.device.type != "cpu":
+    with threads(1 if len(K) < ALONE else torch.get_num_threads()):
         return torch.linalg.eigh(K)
-    torch.set_num_threads(1)
-    try:
-        return torch.linalg.eigh(K)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def least_squares(H: Float[Tensor, "n p"], y: Float[Tensor, "n"]) -> tuple[Float[Tensor, "p"], Float[Tensor, "p p"]]:

@@ -1,13 +1,34 @@
 """When a fit is shared out to processes without being asked to."""
 
+import json
+
+import ase.io
 import numpy as np
 import pytest
 
 from mekrr import KernelPotential
 from mekrr.cli import workers
+from mekrr.cli.app import run
 from mekrr.data import as_structures
 from mekrr.errors import ClusterError
 from mekrr.shards import HERE
+
+FIT = ["fit", "train.extxyz", "-o", "m.safetensors", "--layer", "interaction_1", "--tangent-share", "0"]
+FIT += ["--no-exact-forces", "--threads", "2"]
+
+
+@pytest.fixture
+def said(alloys, tmp_path, monkeypatch, capsys):
+    """What a command says in a folder with some alloys: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("train.extxyz", alloys[:8])
+
+    def say(*words):
+        code = run(list(words))
+        captured = capsys.readouterr()
+        return code, captured.out, " ".join(captured.err.split())
+
+    return say
 
 
 @pytest.fixture
@@ -50,6 +71,32 @@ def test_what_cannot_be_started_is_said_and_the_fit_goes_on_here(worth, monkeypa
     with workers.computing(None, KernelPotential(), as_structures(alloys[:6]), 2) as shards:
         assert shards is HERE
     assert "no processes could be started (local:2: no)" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_how_many_processes_the_fit_takes(said, monkeypatch):
+    monkeypatch.setattr(workers, "FEWEST_ATOMS", 1)
+    words = [*FIT, "--dry-run"]
+    assert json.loads(said(*words, "--json")[1])["processes"] == 2
+    assert "the fit takes 2 for features, derivatives" in said(*words)[1]
+    assert json.loads(said(*words, "--json", "--cluster", "none")[1])["processes"] == 1
+
+
+@pytest.mark.parametrize(("given", "asked"), [([], "local:2"), (["--cluster", "local:3"], "local:3")])
+def test_a_fit_asks_for_the_processes_it_says(said, monkeypatch, given, asked):
+    """None can be had: of its own accord the fit goes on alone, and for what was asked it does not."""
+    seen, connected = [], workers.connected
+
+    def refuse(where):
+        if where is None:
+            return connected(where)
+        seen.append(where)
+        raise ClusterError(f"{where} is not there")
+
+    monkeypatch.setattr(workers, "FEWEST_ATOMS", 1)
+    monkeypatch.setattr(workers, "connected", refuse)
+    code, _, err = said(*FIT, "--length-scale", "20", "--prior", "backbone", "--no-cache", *given)
+    assert (code, seen) == (len(given) // 2, [asked])
+    assert f"{asked} is not there" in err
 
 
 @pytest.mark.slow

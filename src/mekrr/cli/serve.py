@@ -15,8 +15,8 @@ from mekrr.dynamics import read_start
 from mekrr.engines import Evaluator, Watch, WatchOptions
 from mekrr.engines.ipi import Provider
 from mekrr.engines.ipi_client import Address, Client, Wire
-from mekrr.engines.threads import require_threads
 from mekrr.potential import KernelPotential, Wanted
+from mekrr.threads import require_threads
 
 HOST = "localhost"
 LONGEST_WAIT = 86400.0  # seconds

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from mekrr.engines.threads import require_threads
+from mekrr.threads import require_threads
 
 MOST = 8  # batches of some hundred atoms keep no more busy
 SAMPLE = 0.2  # seconds

@@ -4,7 +4,7 @@ Nothing here imports a program before it is used.
 """
 
 from mekrr.engines.evaluator import Evaluator, Found
-from mekrr.engines.threads import threads
 from mekrr.engines.watch import Watch, WatchOptions
+from mekrr.threads import threads
 
 __all__ = ["Evaluator", "Found", "Watch", "WatchOptions", "threads"]

@@ -9,10 +9,10 @@ from ase import Atoms
 
 from mekrr.calculators import DEFAULT_SKIN, warn_of_jumps
 from mekrr.data.reading.electrons import charge_and_spin
-from mekrr.engines.threads import require_threads, threads
 from mekrr.features import BATCH_ATOMS, batches
 from mekrr.graph import GraphBatch, SkinnedGraph, assemble_batch
 from mekrr.potential import Evaluated, KernelPotential, Wanted, evaluate_graph
+from mekrr.threads import require_threads, threads
 from mekrr.typing import Float, Tensor, ndarray
 
 

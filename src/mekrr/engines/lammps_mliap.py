@@ -17,10 +17,10 @@ from ase.data import chemical_symbols
 from mekrr.backbones import Exchange
 from mekrr.dynamics import UnstableError
 from mekrr.engines.evaluator import Evaluator
-from mekrr.engines.threads import threads
 from mekrr.errors import EngineError
 from mekrr.graph import GraphBatch
 from mekrr.potential import Evaluated, KernelPotential, evaluate_owned
+from mekrr.threads import threads
 from mekrr.typing import Float, Int, Tensor, ndarray
 
 STYLE = "mliap unified EXISTS"

@@ -79,6 +79,7 @@ def md(session: Session, start: Atoms, options: MdOptions, seed: int) -> Generat
         EndedError: when it cannot go on.
     """
     state = session.journal.state() or _begun(start, options, seed)
+    state.setdefault("written", [-1] * options.walkers)  # by earlier versions, which did not keep it
     for k, size in enumerate(state["sizes"]):
         if _trajectory(session, k).exists():
             os.truncate(_trajectory(session, k), size)
@@ -190,7 +191,7 @@ def _until(
             return walker, predicted, text + f"past the threshold of {1000 * threshold:.0f}"
         walker = replace(walker, safe=walker.atoms.copy(), safe_step=walker.step, known=True)
         due = checks % FRAMES_EVERY == 0 or walker.step >= options.steps
-        if due and walker.step > state.setdefault("written", {}).get(str(k), -1):  # one sent back has its frame already
+        if due and walker.step > state["written"][k]:  # one that was sent back has its frame already
             _write(session, state, walker, k, options, predicted)
         if walker.step >= options.steps:
             return walker, None, ""
@@ -319,7 +320,7 @@ def _write(
     path = _trajectory(session, k)
     Trajectory(path).append(frame)
     state["sizes"][k] = path.stat().st_size
-    state["written"][str(k)] = walker.step
+    state["written"][k] = walker.step
 
 
 def _trajectory(session: Session, k: int) -> Path:

@@ -21,6 +21,8 @@ from mekrr.learning.learner import Learner, correction
 from mekrr.learning.surface import BackboneCalculator, ExactAt
 
 MOST_FAILURES = 3  # in a row
+GROWN = 2.0  # a remark whose numbers are so many times those of an earlier one is said again
+NUMBER = r"\d+(?:\.\d+)?"
 SAME = 1e-6  # Angstrom: positions that are one structure
 
 
@@ -195,9 +197,9 @@ class Session:
                 yield self.say(events.REMARK, text)
 
     def remarked(self, text: str) -> bool:
-        """Whether the same was said before, of whatever structure and with whatever numbers: every fit looks again."""
-        said = (line["text"] for line in self.journal.lines if line["kind"] == events.REMARK)
-        return _without_numbers(text) in map(_without_numbers, said)
+        """Whether the same was said before, of whatever structure: every fit looks at all labels again."""
+        said = [line["text"] for line in self.journal.lines if line["kind"] == events.REMARK]
+        return any(is_repeated(text, before) for before in said)
 
     def surface(self) -> Any:
         """What atoms move on now: the potential, or the network while labels are too few."""
@@ -243,8 +245,16 @@ class Session:
         return found
 
 
-def _without_numbers(text: str) -> str:
-    return re.sub(r"\d[\d.]*", "#", re.sub(r" \([^()]*more like it[^()]*\)", "", text))
+def is_repeated(text: str, before: str) -> bool:
+    """Whether a remark says what an earlier one said, of another structure or with numbers less than twice as large."""
+    (words, numbers), (said, known) = _apart(text), _apart(before)
+    return words == said and all(a < GROWN * b or a == b for a, b in zip(numbers, known, strict=True))
+
+
+def _apart(text: str) -> tuple[str, list[float]]:
+    """Words and numbers of a remark, without which structure leads it and how many more are like it."""
+    text = re.sub(r", index \d+( \(\w+\))?| \([^()]*more like it[^()]*\)", "", text)
+    return re.sub(NUMBER, "#", text), [float(number) for number in re.findall(NUMBER, text)]
 
 
 def labelled_atoms(label: Label, like: Atoms) -> Atoms:

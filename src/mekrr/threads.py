@@ -1,4 +1,4 @@
-"""How many threads an evaluation takes."""
+"""How many threads something takes: an evaluation, a decomposition."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def require_threads(count: int) -> None:
 def threads(count: int) -> Iterator[None]:
     """PyTorch with so many threads inside; what was set before is set again after.
 
-    The setting belongs to the whole process, which an engine shares: it is held during an evaluation only.
+    The setting belongs to the whole process, which an engine shares: it is held as long as it is needed only.
 
     Args:
         count: as `require_threads` lets pass.
