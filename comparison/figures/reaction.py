@@ -3,8 +3,8 @@
 Labels by GPAW at the level of the embedded data on a finer grid (formate_dft.py), 16 atoms; a call is one structure.
 
 relax   bidentate formate from a sketch, to 0.05 eV/A, beside ASE's BFGS from the same sketch
-ends    hydrogen-down formate and CO2 + H, relaxed: the ends of the path
-neb     the climbing-image path between them, five images; all of it labelled afterwards
+ends    hydrogen-down formate, which turns over to bidentate, and CO2 + H
+neb     the climbing-image path from bidentate formate to CO2 + H, five images; all of it labelled afterwards
 plain   the same path by ASE's NEB from the interpolated band, at most --calls calls
 md      5 ps at 300 K from the relaxed formate; twenty frames labelled afterwards
 
@@ -77,15 +77,15 @@ def relax(folder, _):
 
 
 def ends(folder, _):
-    """Minima at both ends of the path."""
-    for kind in ("hydrogen_down", "dissociated"):
+    """Minima of the other two."""
+    for kind in ("dissociated", "hydrogen_down"):
         relaxed(folder, kind)
 
 
 def neb(folder, _):
     """The path, and what DFT says of each of its images."""
     began = time.perf_counter()
-    event = learnt(folder / "neb", "neb", relaxed(folder, "hydrogen_down"), relaxed(folder, "dissociated"), fmax=FMAX)
+    event = learnt(folder / "neb", "neb", relaxed(folder, "bidentate"), relaxed(folder, "dissociated"), fmax=FMAX)
     row = {"calls": event.numbers["n_labels"], "end": event.kind, "seconds": time.perf_counter() - began}
     images = list(event.structures)
     write(folder / "path.extxyz", images)
@@ -106,7 +106,7 @@ def neb(folder, _):
 
 def plain(folder, calls):
     """ASE's NEB with DFT, from the interpolated path."""
-    images = [relaxed(folder, "hydrogen_down")]
+    images = [relaxed(folder, "bidentate")]
     images += [images[0].copy() for _ in range(5)] + [relaxed(folder, "dissociated")]
     band = NEB(images, k=0.5, climb=False, method="improvedtangent", allow_shared_calculator=True)
     band.interpolate("idpp", mic=True)

@@ -63,22 +63,41 @@ def _journal_is_sound(folder):
     assert told[-1]["force_error_mev_per_angstrom"] < 0.2 * told[0]["force_error_mev_per_angstrom"]
 
 
+def _label(cluster, energy, force, foretold=None):
+    """With this force on a free atom, and 9 eV/Angstrom on the fixed one, which does not count."""
+    frame = cluster.copy()
+    frame.info = {"label": 0}
+    forces = np.zeros((4, 3))
+    forces[0], forces[1, 2] = 9.0, force
+    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+    if foretold is not None:
+        frame.info["before_energy"] = foretold[0]
+        frame.arrays["before_forces"] = np.zeros((4, 3))
+        frame.arrays["before_forces"][1, 2] = foretold[1]
+    return Label.of(frame, "labels", 0)
+
+
 @pytest.mark.parametrize(
     ("lower", "force", "expected"),
     [(0.02, 0.5, True), (0.001, 0.05, True), (0.001, 0.2, False), (-0.001, 0.05, True), (-0.02, 0.05, False)],
 )
 def test_the_better_label_lies_lower_or_as_low_with_smaller_forces(cluster, lower, force, expected):
-    """The best one has a force of 0.1 eV/Angstrom on a free atom, and 9 on the fixed one, which does not count."""
+    assert is_better(_label(cluster, -lower, force), _label(cluster, 0.0, 0.1), cluster) is expected
 
-    def label(energy, force):
-        frame = cluster.copy()
-        frame.info = {"label": 0}
-        forces = np.zeros((4, 3))
-        forces[0], forces[1, 2] = 9.0, force
-        frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
-        return Label.of(frame, "labels", 0)
 
-    assert is_better(label(-lower, force), label(0.0, 0.1), cluster) is expected
+@pytest.mark.parametrize(
+    ("lower", "force", "foretold", "expected"),
+    [
+        (0.002, 0.2, (-0.003, 0.17), True),
+        (0.002, 0.2, (-0.005, 0.17), False),
+        (0.002, 0.2, (-0.003, 0.12), False),
+        (0.002, 0.2, (0.001, 0.17), False),
+        (-0.002, 0.2, (-0.003, 0.17), False),
+    ],
+)
+def test_a_small_gain_counts_where_energy_and_forces_came_out_as_foretold(cluster, lower, force, foretold, expected):
+    """A molecule that slides over a flat surface: forces grow from 0.1 to 0.2 eV/Angstrom and it lies a bit lower."""
+    assert is_better(_label(cluster, -lower, force, foretold), _label(cluster, 0.0, 0.1), cluster) is expected
 
 
 def test_labels_that_contradict_each_other_are_remarked_upon_once(cluster, tmp_path):

@@ -24,6 +24,8 @@ TRUST, LARGEST_TRUST, SMALLEST_TRUST = 0.3, 1.0, 0.01
 
 TIE = 0.005  # eV: of labels so near in energy the one with smaller forces is the better one
 
+WELL = 0.5  # of the gain foretold, and of the forces at the best label: a step within this was well foretold
+
 START_ITSELF = "START"
 VIOLENT = 10.0  # eV/Angstrom: where DFT disagrees so much with the network, START is labelled too
 
@@ -167,14 +169,11 @@ def _after(state: State, session: Session, label: Label, start: Atoms) -> State:
     if best is None:
         return done | {"best": label.number}
     step = float(np.linalg.norm(label.frame.positions - best.frame.positions, axis=1).max())
-    foretold = best.energy - float(label.frame.info.get("before_energy", best.energy))
-    gained = best.energy - label.energy
     if label.frame.info["why"] == START_ITSELF:
         return done | ({"best": label.number} if _fmax(label, start) < _fmax(best, start) else {})
     if is_better(label, best, start):
         done |= {"best": label.number}
-        well = foretold > 0 and gained > 0.5 * foretold
-        if well and step > 0.8 * state["trust"]:
+        if gained_as_foretold(label, best) and step > 0.8 * state["trust"]:
             done |= {"trust": min(2 * state["trust"], LARGEST_TRUST)}
         return done
     trust = max(0.4 * min(step, state["trust"]), SMALLEST_TRUST)
@@ -182,13 +181,26 @@ def _after(state: State, session: Session, label: Label, start: Atoms) -> State:
 
 
 def is_better(label: Label, best: Label, start: Atoms) -> bool:
-    """Whether it lies lower, or as low with smaller forces.
+    """Whether it lies lower, or as low with smaller forces, or as low as a surface foretold that knows its forces too.
 
     Near a flat minimum an energy lower by a fraction of a meV says nothing, and forces of a structure that lies higher
-    may be small because it is a saddle.
+    may be small because it is a saddle. But a molecule that slides over a surface gains little at each step while its
+    forces grow and fall again: such a step counts where energy and forces came out as foretold.
     """
     gained = best.energy - label.energy
-    return gained > TIE or (gained > -TIE and _fmax(label, start) < _fmax(best, start))
+    if gained > TIE or (gained > -TIE and _fmax(label, start) < _fmax(best, start)):
+        return True
+    before = label.frame.arrays.get("before_forces")
+    if before is None or not gained_as_foretold(label, best):
+        return False
+    error = largest(free_forces(start, label.frame.positions, label.forces - before))
+    return error < WELL * _fmax(best, start)
+
+
+def gained_as_foretold(label: Label, best: Label) -> bool:
+    """Whether the energy fell by at least half of what was foretold."""
+    foretold = best.energy - float(label.frame.info.get("before_energy", best.energy))
+    return foretold > 0 and best.energy - label.energy > WELL * foretold
 
 
 def _after_failure(state: State, session: Session) -> State:
