@@ -1,5 +1,6 @@
 """Threads against one after another: PyTorch keeps forward-mode levels once for the whole process."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +12,7 @@ from mekrr import Calculator, KernelPotential
 from mekrr.backbones.derivatives import directional_derivatives
 from mekrr.backbones.process_state import deterministic
 from mekrr.graph import build_batch
+from mekrr.threads import side_by_side, threads
 
 pytest.importorskip("sevenn")
 
@@ -117,3 +119,31 @@ def test_determinism_is_restored_by_the_last_that_leaves():
     assert torch.are_deterministic_algorithms_enabled()
     second.__exit__(None, None, None)
     assert torch.are_deterministic_algorithms_enabled() == before
+
+
+def test_side_by_side_keeps_the_order_and_gives_each_one_thread():
+    """Two wait for each other, which a loop would do for ever; what PyTorch had before it has again."""
+    meeting = threading.Barrier(2, timeout=30)
+
+    def met(k):
+        meeting.wait()
+        return k, torch.get_num_threads(), threading.get_ident()
+
+    def broken(k):
+        raise ValueError(f"number {k}")
+
+    with threads(2):
+        found = side_by_side(met, range(4), 8)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="number 0"):
+            side_by_side(broken, range(4), 8)
+        assert torch.get_num_threads() == 2
+    assert [each[:2] for each in found] == [(k, 1) for k in range(4)]
+    assert threading.get_ident() not in {each[2] for each in found}
+
+
+@pytest.mark.parametrize(("count", "given", "most"), [(1, [1, 2], 8), (2, [1], 8), (2, [1, 2], 1), (2, [], 8)])
+def test_a_loop_where_nothing_can_be_side_by_side(count, given, most):
+    with threads(count):
+        found = side_by_side(lambda k: (k, torch.get_num_threads(), threading.get_ident()), given, most)
+    assert found == [(k, count, threading.get_ident()) for k in given]

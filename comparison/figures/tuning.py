@@ -17,7 +17,7 @@ from forces import TASKS
 
 from mekrr.backbones import load_backbone
 from mekrr.features import structure_hash
-from mekrr.potential.fit import FitJob, training_set, wanted_layers
+from mekrr.potential.fit import FitJob, tangent_space_of, training_set, wanted_layers
 from mekrr.potential.options import FitOptions
 from mekrr.potential.training import Stopwatch, choose
 from mekrr.tune import OF_ENVIRONMENTS, best_of
@@ -35,7 +35,7 @@ def main():
     train = list({structure_hash(s.atoms): s for s in train}.values())  # as a fit does
     options, watch = FitOptions(), Stopwatch()
     job = FitJob(train, load_backbone(options.backbone), options, arguments.cache, watch, None)
-    data = training_set(job, wanted_layers(job), True)
+    data = training_set(job, wanted_layers(job), True, space=tangent_space_of(job, True, []))
     extraction = sum(watch.seconds.values())
     if arguments.cache is None:
         print(f"{arguments.task}, {len(train)} structures: extraction {extraction:.1f} s", flush=True)

@@ -7,6 +7,7 @@ import torch
 from mekrr.errors import MekrrError
 from mekrr.kernels import Basis, GaussianKernel, StructureKernel, energy_noise
 from mekrr.prior import LinearPrior
+from mekrr.threads import threads
 from mekrr.tune import (
     MEDIAN,
     OF_ENVIRONMENTS,
@@ -106,7 +107,22 @@ def test_every_value_of_a_short_axis_is_within_reach(of_environments):
     fixed = {"length_scales": (4.0 / 2,), "length_scale_fixed": False, "force_weights": (1e-2,)}
     short, whole = (explored(of_environments, each, **fixed) for each in (False, True))
     assert {t.species_weight for t in short.trials} > {0.2, 0.6, 1.0}
-    assert best_of(short.trials).score == best_of(whole.trials).score
+    assert best_of(short.trials).score == pytest.approx(best_of(whole.trials).score, abs=1e-9)
+
+
+def test_trials_side_by_side_are_those_of_one_thread(of_environments):
+    """In the same order, whatever is done first."""
+    found = []
+    for count in (1, 2):
+        with threads(count):
+            found.append(explored(of_environments, length_scales=(4.0, 2.0), force_weights=(1e-3, 1e-2)))
+    alone, beside = found
+    assert alone.factorisations == beside.factorisations > 8
+    for one, other in zip(alone.trials, beside.trials, strict=True):
+        same = (one.length_scale, one.species_weight, one.force_weight, one.prior)
+        assert same == (other.length_scale, other.species_weight, other.force_weight, other.prior)
+        assert other.scores == pytest.approx(one.scores, abs=1e-9)
+    assert beside.edges(best_of(beside.trials)) == alone.edges(best_of(alone.trials))
 
 
 def test_an_optimum_on_the_edge_extends_the_ladder(of_structures):

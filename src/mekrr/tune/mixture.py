@@ -36,6 +36,15 @@ class TangentDesign:
         rows = gram if len(functions) == sum(counts) else tangent_dots(torch.cat(T), functions)
         return TangentDesign(gram, rows, counts)
 
+    def whiten(self, species_weight: float) -> list[Float[Tensor, "_rows functions"]]:
+        """Rows of each structure under K_T with this species weight, made once."""
+        found = self.whitened.get(species_weight)
+        if found is None:
+            L = tangent_factor(mix(self.gram, species_weight))
+            found = list(whiten(mix(self.rows, species_weight), L).split(self.counts))
+            self.whitened[species_weight] = found
+        return found
+
     def beside(
         self,
         psi: Sequence[Float[Tensor, "_rows groups"]],
@@ -45,11 +54,7 @@ class TangentDesign:
         share: float,
     ) -> tuple[list[Float[Tensor, "_rows all_groups"]], float]:
         """Whitened rows of (1 - s) K + s K_T, and the amplitude of K_T that makes force rows of both of one size."""
-        found = self.whitened.get(species_weight)
-        if found is None:
-            L = tangent_factor(mix(self.gram, species_weight))
-            found = list(whiten(mix(self.rows, species_weight), L).split(self.counts))
-            self.whitened[species_weight] = found
+        found = self.whiten(species_weight)
         amplitude = _size(psi, derivatives, n_atoms) / max(_size(found, derivatives, n_atoms), 1e-300)
         if share == 0.0:
             return list(psi), amplitude

@@ -10,6 +10,7 @@ from mekrr.errors import MekrrError
 from mekrr.features import Environments
 from mekrr.kernels import Basis, Design, StructureKernel, energy_noise, make_designs, make_kernel
 from mekrr.solve import Factor, NormalEquations, Observation, RowWeights, leave_one_structure_out
+from mekrr.threads import side_by_side
 from mekrr.tune.criteria import Judged
 from mekrr.tune.mixture import TangentDesign
 from mekrr.tune.observations import observation
@@ -19,6 +20,7 @@ from mekrr.tune.trial import Trial, best_of, make_trials
 from mekrr.typing import Float, Int, Tensor
 
 MAX_EXTENSIONS = 3  # each adds a factor of 2 to the range of length scales
+AT_ONCE = 8  # points; each holds the rows of all structures
 FINE = 10  # values; a longer axis is walked two values at a time before it is walked one by one
 
 
@@ -122,8 +124,10 @@ class Surface:
             at = more
         for rung in sorted(r for r in self.scales if r > at.length_scale):
             shorter = at._replace(length_scale=rung)
-            at = max((shorter, self._more_tangent(shorter)), key=lambda point: self._evaluated(point, prior))
-            if self._evaluated(at, prior) <= enough:
+            both = shorter, self._more_tangent(shorter)
+            self._evaluate(both)
+            at = max(both, key=lambda point: self._score(point, prior))
+            if self._score(at, prior) <= enough:
                 break
 
     def _more_tangent(self, at: Point) -> Point:
@@ -229,28 +233,37 @@ class Surface:
             self._floors[rung] = self.problem.plan.floor(self.x, kernel, grid.embedding)
 
     def _evaluate(self, points: Iterable[Point]) -> None:
-        for point in points:
-            if point not in self._done:
-                self._done[point] = self._ridge_paths(point)
-                self.trials += self._done[point]
+        """Those that are new, several at once: matrices are small, and points know nothing of each other."""
+        new = [point for point in dict.fromkeys(points) if point not in self._done]
+        if self.tangent is not None:
+            side_by_side(self.tangent.whiten, sorted({self._species_weight(point) for point in new}), AT_ONCE)
+        on_cpu = self.n_atoms.device.type == "cpu"
+        for point, (smallest, trials) in zip(
+            new, side_by_side(self._ridge_paths, new, AT_ONCE if on_cpu else 1), strict=True
+        ):
+            self.factorisations += 1
+            self._smallest[self._designs[point.length_scale].length_scale, self._species_weight(point)] = smallest
+            self._done[point] = trials
+            self.trials += trials
 
-    def _ridge_paths(self, point: Point) -> list[Trial]:
-        """All priors and ridges from one factorisation."""
-        design, w = self._designs[point.length_scale], self.grid.species_weights[point.species_weight]
+    def _species_weight(self, point: Point) -> float:
+        return self.grid.species_weights[point.species_weight]
+
+    def _ridge_paths(self, point: Point) -> tuple[float, list[Trial]]:
+        """The smallest ridge above the rounding of K, and all priors and ridges from one factorisation."""
+        design, w = self._designs[point.length_scale], self._species_weight(point)
         weights = RowWeights(self.grid.force_weights[point.force_weight], self.problem.stress_weight)
         share = self.grid.tangent_shares[point.tangent_share]
         observations, K, amplitude = self._observations(design, w, share)
         factor = Factor.of(NormalEquations.of(observations, weights))
-        self.factorisations += 1
         floor = self._floors[point.length_scale]
         smallest = floor * ridge_unit(K, self.n_atoms, self.grid.embedding) if floor else 0.0
-        self._smallest[design.length_scale, w] = smallest
         ridges = self._ridges(smallest)
         coefficients = torch.stack([prior.coefficients for prior in self.priors])
         without = torch.stack([prior.without for prior in self.priors])
         found = leave_one_structure_out(factor, observations, weights, coefficients, without, ridges)
         noise = self.energy_noise / self.weights
-        return make_trials(
+        return smallest, make_trials(
             self.layers,
             self.priors,
             found,
