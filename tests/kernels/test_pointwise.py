@@ -64,6 +64,9 @@ class Faulty(GaussianKernel):
             return (half.square() + half / 2) / self.length_scale**2
         return super().slope(features, values) * (2 if self.fault == "slope" else 1)
 
+    def curvature(self, features, directions):
+        return super().curvature(features, directions) * (1 + 1e-3 * (self.fault == "curvature"))
+
     def feature_map(self, like, generator):
         found = super().feature_map(like, generator)
         if self.fault == "no ladder":
@@ -101,6 +104,7 @@ class _Doubled(FeatureMap):
         ("spectrum", "the covariance of random features differs"),
         ("slopes", "slopes of random features differ"),
         ("no ladder", "differs from its square"),
+        ("curvature", "the covariance of derivatives differs from finite differences"),
     ],
 )
 def test_a_fault_is_found(fault, message):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,6 +19,22 @@ def test_the_diagonal_is_that_of_the_matrix(summed, x):
     expected = dense(single, single, summed).diagonal()
     torch.testing.assert_close(summed.diagonal(single), expected, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(summed.between_equal_atoms(x), expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("embedding", ["sum"])
+def test_variances_of_derivatives_are_those_of_finite_differences(summed, x):
+    """K of a structure moved along a direction by a and by b, derived once in each."""
+    directions = torch.randn(3, len(x.features), x.features.shape[1], dtype=torch.float64)
+    e = 1e-3
+    for t in range(3):
+        one = x[torch.tensor([t])]
+        u = directions[:, : len(one.features)]
+        found = summed.slope_diagonal(one, u)
+        for r, direction in enumerate(u):
+            there, back = (replace(one, features=one.features + sign * e * direction) for sign in (1, -1))
+            both = [float(summed.gram(a, b)) for a in (there, back) for b in (there, back)]
+            expected = (both[0] - both[1] - both[2] + both[3]) / (4 * e**2)
+            assert float(found[r]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_between_atoms_is_the_sum_over_components(summed, x, groups):

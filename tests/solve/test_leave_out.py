@@ -141,15 +141,23 @@ def test_variances_never_fall_below_the_noise(case):
 
 
 def test_what_the_basis_does_not_express_is_kept_apart():
-    """Prior variance of the energy less its share in the basis; nothing where the basis expresses all of it."""
+    """Prior variance of rows less its share in the basis; nothing where the basis expresses all of it."""
     psi = torch.tensor([[0.5, 1.0], [2.0, 0.0]], dtype=torch.float64)
     one = Observation(psi, torch.ones(2, 1, dtype=torch.float64), 3, 1, 1.0, 3.0)
-    assert one.unexplained == 0.0
-    assert replace(one, prior_variance=2.0).unexplained == pytest.approx(0.75)
-    assert replace(one, prior_variance=1.25 - 1e-12).unexplained == 0.0
-    several = [replace(one, prior_variance=2.0), replace(one, labelled=False), one]
+    prior = torch.tensor([2.0, 9.0], dtype=torch.float64)
+    assert one.unexplained.tolist() == [0.0, 0.0]
+    assert replace(one, prior_variance=prior).unexplained.tolist() == pytest.approx([0.75, 5.0])
+    assert replace(one, prior_variance=0 * prior).unexplained.tolist() == [0.0, 0.0]
+    several = [replace(one, prior_variance=prior), replace(one, labelled=False), one]
     weights, one_column = RowWeights(1.0, 0.0), torch.ones(1, 1, dtype=torch.float64)
     factor = Factor.of(NormalEquations.of(several, weights))
     without = torch.ones(1, 2, 1, dtype=torch.float64)
     found = leave_one_structure_out(factor, several, weights, one_column, without, torch.ones(1, dtype=torch.float64))
     assert (found + found).unexplained.tolist() == pytest.approx([0.75, 0.0, 0.75, 0.0])
+    # the residual of the force is that of before, and its variance larger by what the basis does not express
+    known = [replace(one, prior_variance=None), *several[1:]]
+    before = leave_one_structure_out(factor, known, weights, one_column, without, torch.ones(1, dtype=torch.float64))
+    squares = found.force[0, 0, 0] ** 2 * 9  # of one direction, over nine components
+    variance = squares / before.force_ratio[0, 0, 0]
+    assert float(found.force_ratio[0, 0, 0]) == pytest.approx(float(squares / (variance + 5.0)))
+    assert float(found.force_ratio[0, 0, 1]) == float(before.force_ratio[0, 0, 1])

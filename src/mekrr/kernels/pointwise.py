@@ -84,6 +84,12 @@ class PointwiseKernel(ABC):
         """The scalar s_im in dk(h_i, u_m)/dh_i = s_im (u_m - h_i) when `centred`, else s_im u_m."""
 
     @abstractmethod
+    def curvature(
+        self, features: Float[Tensor, "atoms features"], directions: Float[Tensor, "rows atoms features"]
+    ) -> Float[Tensor, "rows atoms atoms"]:
+        """The covariance of derivatives at two atoms, d2 k(h_i, h_j) / dh_i dh_j along u_i and u_j of each row."""
+
+    @abstractmethod
     def feature_map(self, like: Float[Tensor, "atoms features"], generator: torch.Generator) -> FeatureMap:
         """Random features whose products have the kernel as their expectation, for as many features as `like` has."""
 
@@ -154,6 +160,17 @@ class GaussianKernel(PointwiseKernel):
         """dk/dh = k (u - h) / length_scale^2."""
         return values / self.length_scale**2
 
+    def curvature(
+        self, features: Float[Tensor, "atoms features"], directions: Float[Tensor, "rows atoms features"]
+    ) -> Float[Tensor, "rows atoms atoms"]:
+        """With d = h_i - h_j, k [u_i . u_j - (d . u_i) (d . u_j) / l^2] / l^2: the slope above, derived once more."""
+        h, u = features.double(), directions.double()
+        along = u @ h.T  # u_i . h_j
+        own = along.diagonal(dim1=1, dim2=2)
+        left, right = own[:, :, None] - along, along.mT - own[:, None, :]
+        scale = self.length_scale**2
+        return self.values(h, h) * (u @ u.mT - left * right / scale) / scale
+
     def feature_map(self, like: Float[Tensor, "atoms features"], generator: torch.Generator) -> FeatureMap:
         """Cosines of random frequencies: the spectral density of the Gaussian is a normal with deviation 1/l."""
         shape = (like.shape[1], FOURIER_FEATURES)
@@ -195,6 +212,13 @@ class LinearKernel(PointwiseKernel):
     ) -> Float[Tensor, "rows columns"]:
         """dk/dh = u / (D length_scale^2)."""
         return torch.full_like(values, 1.0 / self._unit(features) ** 2)
+
+    def curvature(
+        self, features: Float[Tensor, "atoms features"], directions: Float[Tensor, "rows atoms features"]
+    ) -> Float[Tensor, "rows atoms atoms"]:
+        """u_i . u_j / (D length_scale^2)."""
+        u = directions.double()
+        return u @ u.mT / self._unit(features) ** 2
 
     def feature_map(self, like: Float[Tensor, "atoms features"], generator: torch.Generator) -> FeatureMap:
         """The scaled features: the map is exact, nothing is random."""

@@ -39,10 +39,10 @@ class Component:
 
     def between_atoms(
         self,
-        values: Float[Tensor, "rows columns"],
+        values: Float[Tensor, "*any rows columns"],
         species: Int[Tensor, "rows"],
         other: Int[Tensor, "columns"],
-    ) -> Float[Tensor, "rows columns"]:
+    ) -> Float[Tensor, "*any rows columns"]:
         """K [a + b (z_i = z_j)] from values of k."""
         same = (species[:, None] == other[None, :]).to(values.dtype)
         return values * (self.all_pairs + self.same_species * same)
@@ -88,6 +88,21 @@ class StructureKernel:
             return self.between_equal_atoms(x)
         values = [self.gram(x[x.n_atoms.new_tensor([t])]).reshape(()) for t in range(x.n_structures)]
         return x.features.new_tensor(values).double()
+
+    def slope_diagonal(
+        self, x: Environments, derivatives: Float[Tensor, "directions atoms features"]
+    ) -> Float[Tensor, "directions"]:
+        """Variances of the derivatives of one structure's energy along directions, sum embedding.
+
+        Args:
+            x: of one structure.
+            derivatives: of its features along each direction.
+        """
+        parts = [
+            c.between_atoms(c.pointwise.curvature(x.features, derivatives), x.species, x.species).sum((1, 2))
+            for c in self.components
+        ]
+        return sum(parts[1:], parts[0])
 
     def between_equal_atoms(self, x: Environments) -> Float[Tensor, "atoms"]:
         """The kernel of each atom with itself."""

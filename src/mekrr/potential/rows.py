@@ -73,14 +73,12 @@ class Rows:
         for t, d in zip(shard, derivatives, strict=True):
             x = self.scaler(self.extraction.environments[torch.tensor([t])])
             psi.append(self.basis.features.rows(x, None if d is None else d.features))
-            own.append(self.basis.features_share * float(self.basis.kernel.diagonal(x)))
+            own.append(self.basis.features_share * _prior_variances(self.basis.kernel, x, d))
         if self.basis.tangent is not None:  # all rows of the shard at once: the products are large
             parts = [d.tangent for d in derivatives if d is not None and d.tangent is not None]
             psi = list(self.basis.join(torch.cat(psi), torch.cat(parts)).split([len(one) for one in psi]))
-            energies = torch.stack([one[0] for one in parts])
-            own = [
-                a + b for a, b in zip(own, (self.basis.share * self.basis.tangent.own(energies)).tolist(), strict=True)
-            ]
+            tangent = self.basis.share * self.basis.tangent.own(torch.cat(parts))
+            own = [a + b for a, b in zip(own, tangent.split([len(one) for one in parts]), strict=True)]
         return [
             replace(self._observation(t, p, d), prior_variance=k)
             for t, p, d, k in zip(shard, psi, derivatives, own, strict=True)
@@ -99,6 +97,14 @@ class Rows:
         """Consecutive structures, some atoms at a time; all at once where only energies are known."""
         sizes = self.extraction.environments.n_atoms.tolist()
         return list(batches(sizes, SHARD_ATOMS if self.energies is None else sum(sizes)))
+
+
+def _prior_variances(kernel: StructureKernel, x: Environments, d: Derivatives | None) -> Float[Tensor, "rows"]:
+    """Of one structure's energy and of its derivatives, at unit amplitude."""
+    energy = kernel.diagonal(x)
+    if d is None or not len(d.features):
+        return energy
+    return torch.cat([energy, kernel.slope_diagonal(x, d.features)])
 
 
 def make_rows(

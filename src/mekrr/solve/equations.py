@@ -53,7 +53,7 @@ class Observation:
         energy_noise: how the variance of its energy grows with its size, n or n^2.
         labelled: False for a pinned structure, without labels, whose rows are asked to be zero: it enters the
             equations, but neither the prior nor leave-one-out nor the calibration.
-        prior_variance: of its energy, K(x, x); None where the basis expresses all of it.
+        prior_variance: of its rows, the diagonal of K; None where the basis expresses all of it.
     """
 
     psi: Float[Tensor, "rows groups"]
@@ -63,14 +63,14 @@ class Observation:
     weight: float
     energy_noise: float
     labelled: bool = True
-    prior_variance: float | None = None
+    prior_variance: Float[Tensor, "rows"] | None = None
 
     @property
-    def unexplained(self) -> float:
-        """Of the prior variance of its energy, what the basis does not express."""
+    def unexplained(self) -> Float[Tensor, "rows"]:
+        """Of the prior variance of each row, what the basis does not express."""
         if self.prior_variance is None:
-            return 0.0
-        return max(self.prior_variance - float(self.psi[0].square().sum()), 0.0)
+            return self.psi.new_zeros(len(self.psi))
+        return (self.prior_variance - self.psi.square().sum(1)).clamp_min(0.0)
 
     def row_weights(self, weights: RowWeights) -> Float[Tensor, "rows"]:
         """Weight of each squared error."""

@@ -31,7 +31,8 @@ class Residuals:
         energy_variance: predictive variance at unit amplitude, noise included, eV^2, as far as the basis expresses it.
         unexplained: variance of the energy that the basis does not express, likewise.
         force: root mean square over the force components, eV/Angstrom; NaN without forces.
-        force_ratio: mean over the probes of squared residual over variance; NaN without probes.
+        force_ratio: mean over the probes of squared residual over variance, what the basis does not express included;
+            NaN without probes.
         misfit: sum over rows of weight times squared residual of the fit with all structures.
         log_weight: sum over rows of log w.
         rows: how many.
@@ -108,9 +109,10 @@ def leave_one_structure_out(
             squares = residual[..., 1 : 1 + n_forces].square()
             components = members.new_tensor([3 * one.n_atoms for one in chosen])
             force[:, :, members] = (squares.sum(-1) / components).sqrt()
-            force_ratio[:, :, members] = (squares / variance[..., 1 : 1 + n_forces]).mean(-1)
+            beyond = torch.stack([one.unexplained[1 : 1 + n_forces] for one in chosen])
+            force_ratio[:, :, members] = (squares / (variance[..., 1 : 1 + n_forces] + beyond)).mean(-1)
         log_weight, rows = log_weight + float(w.log().sum()), rows + w.numel()
-    unexplained = ridges.new_tensor([one.unexplained for one in labelled])
+    unexplained = ridges.new_tensor([float(one.unexplained[0]) for one in labelled])
     return Residuals(energy, energy_variance, unexplained, force, force_ratio, misfit, log_weight, rows)
 
 

@@ -10,6 +10,7 @@ from mekrr.kernels import PointwiseKernel
 from mekrr.typing import Float, Tensor
 
 _ATOMS, _CENTRES, _FEATURES = 12, 9, 4
+_STEP = 1e-3  # of finite differences
 _MAPS = 16  # over which the covariance of random features is averaged
 
 
@@ -18,8 +19,8 @@ def check_pointwise_kernel(kernel: PointwiseKernel, seed: int = 0) -> None:
 
     Checked on random features: finite values of the right shape, made in place and from the same products whatever the
     tile; symmetry, positive semidefiniteness, the diagonal; the gradient against automatic differentiation; random
-    features whose covariance is the kernel, with their slopes; and, where `squares` is True, that the kernel at
-    length_scale / sqrt(2) is its square.
+    features whose covariance is the kernel, with their slopes; where `squares` is True, that the kernel at
+    length_scale / sqrt(2) is its square; and the covariance of derivatives against finite differences.
 
     Args:
         kernel: to check; a dataclass with a field `length_scale`.
@@ -126,6 +127,19 @@ def _check_ladder(case: _Case) -> None:
     case.agree(found, expected, "the kernel at length_scale / sqrt(2) differs from its square", "unset squares")
 
 
+def _check_curvature(case: _Case) -> None:
+    kernel, h = case.kernel, case.h
+    u = torch.randn(2, *h.shape, dtype=torch.float64, generator=case.generator)
+
+    def values(a: float, b: float) -> Tensor:
+        return torch.stack([kernel.values(h + a * one, h + b * one) for one in u])
+
+    e = _STEP
+    expected = (values(e, e) - values(e, -e) - values(-e, e) + values(-e, -e)) / (4 * e**2)
+    what = "the covariance of derivatives differs from finite differences"
+    case.agree(kernel.curvature(h, u), expected, what, "see curvature", 1e-4)
+
+
 _CHECKS: tuple[Callable[[_Case], None], ...] = (
     _check_values,
     _check_symmetry,
@@ -133,4 +147,5 @@ _CHECKS: tuple[Callable[[_Case], None], ...] = (
     _check_gradient,
     _check_feature_map,
     _check_ladder,
+    _check_curvature,
 )
