@@ -87,7 +87,7 @@ def test_stress_of_a_molecule_is_refused(potential, alloys):
     assert np.isfinite(atoms.get_potential_energy())
     atoms.calc.calculate(atoms, ["energy", "forces", "stress"])
     assert np.isfinite(atoms.calc.results["forces"]).all()
-    with pytest.raises(PropertyNotImplementedError, match="three lattice vectors"):
+    with pytest.raises(PropertyNotImplementedError, match="repeats in all three directions"):
         atoms.get_stress()
     assert atoms.calc.get_property("stress", atoms, allow_calculation=False) is None
     assert np.isfinite(atoms.get_forces()).all()
@@ -111,6 +111,18 @@ def test_what_was_found_for_one_charge_is_not_given_for_another(potential, alloy
     atoms.info["charge"] = 1
     atoms.get_forces()
     assert seen == [[0.0], [1.0]]
+
+
+def test_what_was_found_before_an_update_is_not_given_after(potential, alloys):
+    learning, atoms = copy.deepcopy(potential), alloys[30].copy()
+    atoms.calc = Calculator(learning)
+    before = atoms.get_potential_energy()
+    learning.update(alloys[30:32])
+    sent = copy.deepcopy(atoms.calc)
+    updated = Calculator(learning).get_potential_energy(atoms)
+    assert updated != before
+    assert atoms.get_potential_energy() == sent.get_potential_energy(atoms) == updated
+    assert atoms.calc.check_state(atoms) == []
 
 
 def test_it_goes_to_other_processes_with_the_atoms(potential, alloys):

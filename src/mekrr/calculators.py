@@ -14,7 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mekrr.backbones import Backbone
 from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.graph import SkinnedGraph
-from mekrr.potential import KernelPotential, MekrrWarning, Wanted, evaluate_graph
+from mekrr.potential import Fitted, KernelPotential, MekrrWarning, Wanted, evaluate_graph
 from mekrr.potential.prediction import predictions_of
 
 DEFAULT_SKIN = 0.5  # Angstrom
@@ -80,7 +80,7 @@ class Calculator(AseCalculator):
     Raises:
         FileNotFoundError, ModelFileError: see KernelPotential.load.
         DataError: on calculation, for elements the potential cannot treat.
-        PropertyNotImplementedError: when the stress alone is asked for and there are no three lattice vectors.
+        PropertyNotImplementedError: when the stress alone is asked for and not all three directions repeat.
     """
 
     implemented_properties = [  # noqa: RUF012 (ASE declares it so)
@@ -113,13 +113,24 @@ class Calculator(AseCalculator):
     def _make_own(self) -> None:
         """What belongs to this object in this process."""
         self._lock = threading.RLock()
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """What hangs on the fit, which an update of the potential replaces."""
+        self._fitted: Fitted | None = getattr(self.potential, "fitted_", None)
         backbone = self.potential.backbone
         self._graph = SkinnedGraph(backbone.cutoff, self.skin, backbone.max_neighbours)
         self._checked: bytes = b""
 
+    def _is_stale(self) -> bool:
+        """Whether the results are those of another fit."""
+        return self._fitted is not getattr(self.potential, "fitted_", None)
+
     def __getstate__(self) -> dict[str, Any]:
-        """All but the lock and the neighbour list."""
-        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_graph", "_checked")}
+        """All but the lock, the neighbour list and what another fit found."""
+        own = ("_lock", "_graph", "_checked", "_fitted")
+        state = {name: value for name, value in vars(self).items() if name not in own}
+        return state | ({"atoms": None, "results": {}} if self._is_stale() else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -131,10 +142,12 @@ class Calculator(AseCalculator):
             return super().get_property(name, atoms, allow_calculation)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """See ASE, which does not look at charge and spin: a network may read them."""
+        """See ASE, which looks neither at charge and spin, which a network may read, nor at the potential."""
         changes = list(super().check_state(atoms, tol))
         if self.atoms is not None and repr(charge_and_spin(atoms)) != repr(charge_and_spin(self.atoms)):
             changes.append("info")
+        if self.atoms is not None and self._is_stale():
+            changes.append("potential")
         return changes
 
     def calculate(
@@ -142,6 +155,8 @@ class Calculator(AseCalculator):
     ) -> None:
         """Fill `results`; everything comes from one pass, whatever is asked for."""
         super().calculate(atoms, properties, system_changes)
+        if self._is_stale():
+            self._take_up()
         assert self.atoms is not None
         self._check_species(self.atoms)
         deviation = self.uncertainty or "energy_std" in (properties or ())
@@ -157,7 +172,7 @@ class Calculator(AseCalculator):
         self.results = Results(results, {} if found.energy_std is None else {"energy_std": found.energy_std})
         # Programs ask for all they know at once; a molecule has no stress, and its energy and forces are there.
         if found.stress is None and list(properties or ()) == ["stress"]:
-            raise PropertyNotImplementedError("stress needs a structure with three lattice vectors")
+            raise PropertyNotImplementedError("stress needs a structure that repeats in all three directions")
 
     def _check_species(self, atoms: Atoms) -> None:
         """Once for each composition, charge and spin, not at each step."""

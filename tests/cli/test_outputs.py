@@ -3,6 +3,7 @@
 import os
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekrr.cli.app import app, run
+from mekrr.cli.config import config_path
 from mekrr.cli.outputs import STRUCTURE_SUFFIXES, suffix_of
 from mekrr.cli.predict import write_predictions
 from mekrr.cli.structure_files import write_structures
@@ -144,6 +146,31 @@ def test_a_link_is_written_through(capsys, folder, name):
     code, err = call(capsys, words, link)
     assert (code, link.is_symlink(), target.stat().st_size > 500) == (0, True, True), err
     assert list(folder.rglob("*.tmp")) == []
+
+
+def test_an_exported_checkpoint_is_not_the_one_that_the_model_was_fitted_on(capsys, folder, monkeypatch):
+    (folder / "own.pth").write_text("weights")
+    fitted = SimpleNamespace(
+        options=SimpleNamespace(backbone="sevennet:own.pth"), export=lambda path: path.write_text("refined")
+    )
+    monkeypatch.setattr("mekrr.cli.export.KernelPotential.load", lambda *_: fitted)
+    code, err = call(capsys, ["export", MODEL, "--to", "sevennet", "-o", "own.pth"], "")
+    assert (code, "own.pth is the input own.pth" in err) == (1, True)
+    assert (folder / "own.pth").read_text() == "weights"
+    code, _ = call(capsys, ["export", MODEL, "--to", "sevennet", "-o", "other.pth"], "")
+    assert (code, (folder / "other.pth").read_text()) == (0, "refined")
+
+
+@pytest.mark.parametrize(
+    "victim", [DATA, "b.extxyz", "new.safetensors", str(config_path(Path("new.safetensors"))), "hard.extxyz"]
+)
+def test_a_log_is_no_file_that_the_command_reads_or_writes(capsys, folder, victim):
+    os.link(folder / DATA, folder / "hard.extxyz")
+    before = (folder / DATA).read_bytes()
+    words = ["fit", DATA, "--validation", "b.extxyz", "-o", "new.safetensors", *FIXED, "--dry-run", "--log", victim]
+    code, err = call(capsys, words, "")
+    assert (code, "which this command reads or writes" in err) == (1, True), err
+    assert (folder / DATA).read_bytes() == before
 
 
 def test_quickstart_overwrites_nothing_of_others(capsys, tmp_path):

@@ -2,6 +2,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.constraints import ExternalForce
 
 from mekrr.dynamics import Trajectory, continue_from, draw_velocities, require_same_energy
 from mekrr.errors import DataError
@@ -87,3 +88,12 @@ def test_frames_that_are_no_continuation_are_refused(written):
     del last.info["time_fs"]
     with pytest.raises(DataError, match="has no time_fs"):
         continue_from(bulk("Cu", cubic=True), last, written.path)
+
+
+def test_the_energy_of_a_constraint_is_not_the_models(written):
+    """Frames hold the model's own energy; a force from outside, or a spring, adds another."""
+    frame, _ = written.recover()
+    atoms = labelled(bulk("Cu", cubic=True))
+    atoms.set_constraint(ExternalForce(0, 1, 0.1))
+    assert atoms.get_potential_energy() != atoms.get_potential_energy(apply_constraint=False)
+    require_same_energy(atoms, frame.get_potential_energy(), written.path)

@@ -110,3 +110,31 @@ class _Once(EMT):
 
 def once():
     return _Once()
+
+
+class _Smeared(EMT):
+    """Forces are the gradient of the free energy, which is not the energy."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["free_energy"] = self.results["energy"] - 0.5
+
+
+def smeared():
+    return _Smeared()
+
+
+class _Unlicensed(Counted):
+    """Fails after as many structures, which a file counts, as there are licences."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        count = Path("made")
+        made = int(count.read_text()) if count.exists() else 0
+        if made >= int(os.environ.get("MEKRR_LICENCES", "1000")):
+            raise RuntimeError("licence server is down")
+        count.write_text(str(made + 1))
+
+
+def unlicensed():
+    return _Unlicensed()

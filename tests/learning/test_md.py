@@ -4,10 +4,11 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from mekrr import Calculator, KernelPotential
+from mekrr.dynamics import draw_velocities
 from mekrr.learning import learn
 from mekrr.learning.journal import read_labels, read_lines, whole_frames
 
-from .conftest import FIXED
+from .conftest import CALCULATORS, FIXED
 
 
 @pytest.fixture
@@ -90,3 +91,27 @@ def test_what_makes_no_sense_is_refused(cluster, words, given, message):
     with pytest.raises(ValueError, match=message):
         learn("md", cluster, **(words | given))
     assert not words["folder"].exists()
+
+
+def test_a_temperature_that_is_not_used_is_told(cluster, words):
+    draw_velocities(cluster, 50, 0)
+    for given, expected in (({"ensemble": "nve"}, 1), ({"ensemble": "nvt", "folder": words["folder"] / "nvt"}, 0)):
+        found = list(learn("md", cluster, temperature="900", labels=1, **(words | given)))
+        said = [event.text for event in found if event.kind == "remark" and "--temperature is not used" in event.text]
+        assert len(said) == expected
+
+
+def test_no_structure_lies_beyond_the_last_step(cluster, words):
+    ended = list(learn("md", cluster, steps=1, **words))[-1]
+    assert (ended.kind, "end of 1 steps before there were the 3 labels" in ended.text) == ("stopped", True)
+    assert read_labels(words["folder"]) == []
+
+
+def test_after_a_failure_a_walker_does_not_come_to_the_same_structure(cluster, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEKRR_COUNT", str(tmp_path / "count"))
+    monkeypatch.setenv("MEKRR_LICENCES", "3")
+    words["calculator"] = f"{CALCULATORS}:unlicensed"
+    ended = list(learn("md", cluster, steps=400, temperature="3000", **words))[-1]
+    assert "3 structures in a row could not be labelled" in ended.text
+    energies = (tmp_path / "count").read_text().split()
+    assert len(set(energies)) == len(energies) == 6

@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -55,18 +55,32 @@ def warnings_shown() -> tuple[str, ...]:
     return tuple(_Run.warned)
 
 
-def start_log(path: Path | None) -> None:
+def start_log(path: Path | None, used: Iterable[Path | str | None] = ()) -> None:
     """Keep a log of this command: what it prints, warnings, and when stages begin and end; None keeps none.
 
     A log that is there is gone on with: it holds every run, one after another.
 
+    Args:
+        path: of the log.
+        used: files that the command reads or writes; None is skipped.
+
     Raises:
         OSError: when it cannot be written.
+        ValueError: when it is one of those files.
     """
     if path is None:
         return
-    _Run.log = regular_target(path).open("a", encoding="utf-8")
+    target = regular_target(path)
+    for other in used:
+        if other is not None and _is_same(target, Path(other)):
+            raise ValueError(f"--log {path} is {other}, which this command reads or writes; choose another file")
+    _Run.log = target.open("a", encoding="utf-8")
     log(f"mekrr {__version__}: {shlex.join(['mekrr', *sys.argv[1:]])} in {Path.cwd()}")
+
+
+def _is_same(target: Path, other: Path) -> bool:
+    """Whether both lead to one file, which need not be there yet."""
+    return target == other.resolve() or (target.exists() and other.exists() and target.samefile(other))
 
 
 def log(line: str) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from mekrr.cli.console import out, print_json
 from mekrr.cli.options import DeviceOption, JsonOption, ModelArgument, TrustOption
-from mekrr.cli.outputs import require_output
+from mekrr.cli.outputs import require_output, require_writable
 from mekrr.potential import KernelPotential
 
 SUFFIXES = {"sevennet": (".pth", ".pt"), "metatomic": (".pt",)}
@@ -34,6 +34,8 @@ def export(
         )
     else:
         potential = KernelPotential.load(model, device, trust_checkpoint)
+        checkpoint = potential.options.backbone.partition(":")[2] or None
+        require_writable(output, (checkpoint,))
         potential.export(output)
         record |= {"backbone": potential.options.backbone}
         said = f"a checkpoint of {to}"

@@ -39,6 +39,7 @@ from mekrr.evaluation import Evaluation, evaluate
 from mekrr.features import default_cache_folder
 from mekrr.potential import FitOptions, KernelPotential
 from mekrr.potential.estimator import choices
+from mekrr.potential.options import AUTO, NO_ANCHORS
 from mekrr.potential.search_record import at_one_stage
 
 CHOSEN = ("layers", "prior", "length_scale", "species_weight", "tangent_share", "force_weight", "score")
@@ -82,15 +83,18 @@ def fit(
         missing = "TRAIN..." if not train else "-o"
         raise typer.BadParameter("it must be given, here or in a --config", param_hint=missing)
     weights = options.backbone.partition(":")[2] or None
-    inputs = (*train, validation, weights, features)
+    anchors = None if options.anchors in (AUTO, NO_ANCHORS) else options.anchors
+    inputs = (*train, validation, weights, features, anchors)
     require_output(output, MODEL_SUFFIXES, (*inputs, config))
     require_own_config(context, output, config)
     require_writable(config_path(output), inputs)
+    if anchors is not None and keys.length_unit != "Angstrom":
+        raise ValueError(f"--anchors {anchors} is read in Å, and --length-unit is {keys.length_unit}: convert it")
     if no_cache and cache is not None:
         raise ValueError("--cache names a folder and --no-cache keeps none; give one of the two")
     if features is not None and (no_cache or cache is not None):
         raise ValueError("--features names a file that features come from, so that a cache has no effect; leave it out")
-    start_log(log)
+    start_log(log, (*inputs, config, output, config_path(output)))
     potential = KernelPotential(
         features=features,
         cache=None if no_cache else (cache or default_cache_folder()),

@@ -27,7 +27,7 @@ def read_start(path: Path, index: int = -1) -> tuple[Atoms, int]:
     Raises:
         DataError: when the file cannot be read, or an atom is of no element or has no mass.
     """
-    (structure,) = read_structures(path, index=index, require_energy=False)
+    (structure,) = read_structures(path, index=index, require_energy=False, strict=False)
     atoms = _as_stored(path, structure.index)
     if len(atoms) == 0:
         raise DataError(f"{structure.where}: it has no atoms; choose another with --index")

@@ -169,7 +169,7 @@ def require_same_energy(atoms: Atoms, energy: float, path: Path) -> None:
     Raises:
         DataError: when the calculator's energy differs by more than `SAME_ENERGY`.
     """
-    difference = 1000 * abs(atoms.get_potential_energy() - energy) / len(atoms)
+    difference = 1000 * abs(atoms.get_potential_energy(apply_constraint=False) - energy) / len(atoms)
     if not difference <= SAME_ENERGY:
         raise DataError(
             f"{path} was begun with another model: its last energy differs by {difference:.3g} meV/atom from this "

@@ -3,6 +3,7 @@
 import numpy as np
 from ase import Atoms
 
+from mekrr.data.reading.electrons import electrons
 from mekrr.errors import DataError
 from mekrr.typing import Float, ndarray
 
@@ -15,13 +16,14 @@ class Boxes:
     then, and the energy is that of the template's periodicity.
 
     Args:
-        template: elements in the program's order, and periodicity; its positions and cell do not matter.
+        template: elements in the program's order, periodicity, charge and spin; its positions and cell do not matter.
         cutoff: of the potential, Angstrom.
         program: its name, for sentences.
     """
 
     def __init__(self, template: Atoms, cutoff: float, program: str) -> None:
         self._numbers = template.numbers.copy()
+        self._info = electrons(template)
         self._empty_axes = np.flatnonzero(~template.pbc)
         self._cutoff = cutoff
         self._program = program
@@ -56,8 +58,8 @@ class Boxes:
                 "timestep, or relax the start first"
             )
         if box is None:
-            return Atoms(self._numbers, positions)
-        atoms = Atoms(self._numbers, positions, cell=box, pbc=True)
+            return Atoms(self._numbers, positions, info=self._info)
+        atoms = Atoms(self._numbers, positions, cell=box, pbc=True, info=self._info)
         for axis in self._empty_axes:
             self._require_vacuum(atoms, int(axis))
         return atoms

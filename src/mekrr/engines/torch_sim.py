@@ -74,7 +74,8 @@ class MekrrModel(ModelInterface):
 
         Returns:
             `energy` (systems,), `forces` (atoms, 3), `stress` (systems, 3, 3), `energies` (atoms,) and, with
-            deviations, `energy_std` (systems,), in eV and Angstrom. The stress of a system without a volume is NaN.
+            deviations, `energy_std` (systems,), in eV and Angstrom. The stress of a system is NaN unless it
+            repeats in all three directions.
 
         Raises:
             DataError: for elements the potential cannot treat.
@@ -123,4 +124,4 @@ def structures_of(state: Any) -> list[Atoms]:
 
 def _stress(atoms: Atoms, found: Found) -> Any:
     volume = abs(np.linalg.det(atoms.cell.array))
-    return -found.virial / volume if volume > 0 else np.full((3, 3), np.nan)
+    return -found.virial / volume if volume > 0 and atoms.pbc.all() else np.full((3, 3), np.nan)

@@ -70,6 +70,12 @@ class Label:
         return self.structure.forces
 
     @property
+    def results(self) -> dict[str, Any]:
+        """Under ASE's names, with one energy: the one that the forces are the gradient of."""
+        assert self.frame.calc is not None
+        return self.frame.calc.results | {"energy": self.energy, "free_energy": self.energy}
+
+    @property
     def force_error(self) -> float | None:
         """Root mean square error of the forces predicted before, eV/Angstrom."""
         before = self.frame.arrays.get("before_forces")
@@ -96,7 +102,7 @@ def frame_of(ask: Ask, results: dict[str, Any], seconds: float) -> Atoms:
     frame = bare(ask.atoms)
     if ask.atoms.has("momenta"):
         frame.set_momenta(ask.atoms.get_momenta(), apply_constraint=False)
-    frame.info = {"label": ask.number, "why": ask.why, "seconds": round(seconds, 3)} | ask.info
+    frame.info |= {"label": ask.number, "why": ask.why, "seconds": round(seconds, 3)} | ask.info
     before = ask.before
     for name in ("energy", "energy_std", "force_std"):
         if before.get(name) is not None:

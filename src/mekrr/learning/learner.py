@@ -142,8 +142,10 @@ class Learner:
 
     def _update(self, structures: Sequence[Structure]) -> dict[str, Any]:
         assert self.potential is not None
-        self.potential.update(structures[self.n_labels :])
-        return {"how": "updated", "why": f"{len(structures) - self.n_labels} more"}
+        new = structures[self.n_labels :]
+        if not all(self.potential.fitted_.trained_on(new)):
+            self.potential.update(new)
+        return {"how": "updated", "why": f"{len(new)} more"}
 
     def _fit(self, options: FitOptions, structures: Sequence[Structure]) -> KernelPotential:
         potential = KernelPotential(**self._common, **vars(options))

@@ -21,6 +21,7 @@ from ase.md.verlet import VelocityVerlet
 
 from mekrr.active import select
 from mekrr.data import OWN_RESULTS
+from mekrr.data.reading.electrons import electrons
 from mekrr.dynamics import Trajectory, UnstableError, draw_velocities, has_velocities, temperature
 from mekrr.dynamics.settings import FRICTION
 from mekrr.dynamics.watch import refuse_leaps, require_finite
@@ -79,6 +80,10 @@ def md(session: Session, start: Atoms, options: MdOptions, seed: int) -> Generat
         EndedError: when it cannot go on.
     """
     state = session.journal.state() or _begun(start, options, seed)
+    if options.ensemble == "nve" and has_velocities(start):
+        kept = f"walker 0 keeps the velocities of START ({temperature(start):.0f} K): --temperature is not used for it"
+        if not session.remarked(kept):
+            yield session.say(events.REMARK, kept)
     state.setdefault("written", [-1] * options.walkers)  # by earlier versions, which did not keep it
     for k, size in enumerate(state["sizes"]):
         if _trajectory(session, k).exists():
@@ -125,15 +130,17 @@ def threshold_of(session: Session) -> float:
 def _walk(session: Session, state: State, options: MdOptions, seed: int) -> Generator[Event, None, None]:
     """Let every walker go until it waits for a label or is at the end; what to label is in the state then."""
     started = time.perf_counter()
+    # other noise after a failure: with the same, a walker comes to the structure that failed again
+    noise = [seed, state["failures"]] if state["failures"] else [seed]
     if session.learner.potential is None:
-        _first(session, state, options, seed)
+        _first(session, state, options, noise)
         return
     threshold = threshold_of(session)
     waiting: list[tuple[int, dict[str, Any]]] = []
     for k, stored in enumerate(state["walkers"]):
         if _is_done(Walker(**stored), options):
             continue
-        walker, predicted, reason = _until(session, Walker(**stored), k, options, seed, threshold, state)
+        walker, predicted, reason = _until(session, Walker(**stored), k, options, noise, threshold, state)
         state["walkers"][k] = walker.as_dict()
         if predicted is not None:
             waiting.append((k, predicted))
@@ -156,16 +163,22 @@ def _walk(session: Session, state: State, options: MdOptions, seed: int) -> Gene
         state["number"] += 1
 
 
-def _first(session: Session, state: State, options: MdOptions, seed: int) -> None:
+def _first(session: Session, state: State, options: MdOptions, noise: Sequence[int]) -> None:
     """The first labels: the walkers' beginnings, and structures to which the network alone leads."""
     count = min(FEWEST + 1 - len(session.labels), options.batch or FEWEST)
     for _ in range(count):
         k = state["number"] % options.walkers
         walker = Walker(**state["walkers"][k])
         if state["number"] >= 1:
-            steps = walker.step + max(1, min(FIRST_GAP, options.steps // (FEWEST + 1)))
+            if walker.step >= options.steps:
+                raise EndedError(
+                    f"walker {k} came to the end of {options.steps} steps before there were the {FEWEST} labels that a "
+                    "potential takes; go on with --resume and more --steps"
+                )
+            gap = max(1, min(FIRST_GAP, options.steps // (FEWEST + 1)))
+            steps = min(walker.step + gap, options.steps)
             try:
-                walker = _integrated(session.surface(), walker, steps, k, options, seed)
+                walker = _integrated(session.surface(), walker, steps, k, options, noise)
             except UnstableError as error:
                 raise EndedError(f"the network alone cannot lead the dynamics: {error}") from error
             state["walkers"][k] = Walker(walker.atoms, walker.step, walker.atoms, walker.step).as_dict()
@@ -177,7 +190,7 @@ def _first(session: Session, state: State, options: MdOptions, seed: int) -> Non
 
 
 def _until(
-    session: Session, walker: Walker, k: int, options: MdOptions, seed: int, threshold: float, state: State
+    session: Session, walker: Walker, k: int, options: MdOptions, noise: Sequence[int], threshold: float, state: State
 ) -> tuple[Walker, dict[str, Any] | None, str]:
     """The walker where it waits, with what is predicted there and why; None at the end of the run."""
     surface = session.surface()
@@ -199,7 +212,7 @@ def _until(
         session.journal.save_state(state)
         try:
             steps = min(walker.step + options.check, options.steps)
-            walker = _integrated(surface, walker, steps, k, options, seed)
+            walker = _integrated(surface, walker, steps, k, options, noise)
         except UnstableError as error:
             if labelled:
                 raise EndedError(
@@ -209,7 +222,7 @@ def _until(
         checks += 1
 
 
-def _integrated(surface: Any, walker: Walker, steps: int, k: int, options: MdOptions, seed: int) -> Walker:
+def _integrated(surface: Any, walker: Walker, steps: int, k: int, options: MdOptions, noise: Sequence[int]) -> Walker:
     """The walker at a later step.
 
     Raises:
@@ -217,7 +230,7 @@ def _integrated(surface: Any, walker: Walker, steps: int, k: int, options: MdOpt
     """
     atoms = walker.atoms.copy()
     atoms.calc = surface
-    integrator = _integrator(atoms, walker.step, k, options, seed)
+    integrator = _integrator(atoms, walker.step, k, options, noise)
     if options.ensemble == "npt":
         integrator.p_eps = walker.barostat
     for step in range(walker.step, steps):
@@ -230,7 +243,7 @@ def _integrated(surface: Any, walker: Walker, steps: int, k: int, options: MdOpt
     return Walker(atoms, steps, walker.safe, walker.safe_step, float(getattr(integrator, "p_eps", 0.0)))
 
 
-def _integrator(atoms: Atoms, step: int, k: int, options: MdOptions, seed: int) -> Any:
+def _integrator(atoms: Atoms, step: int, k: int, options: MdOptions, noise: Sequence[int]) -> Any:
     timestep = options.timestep * units.fs
     if options.ensemble == "nve":
         return VelocityVerlet(atoms, timestep)
@@ -244,8 +257,8 @@ def _integrator(atoms: Atoms, step: int, k: int, options: MdOptions, seed: int) 
         timestep,
         temperature_K=_temperature(step, options),
         T_tau=1000 * units.fs / friction,
-        # noise that depends on seed, walker and step alone, so that a run that goes on draws the same
-        rng=np.random.default_rng([seed, k, step]),
+        # of seed, failures, walker and step alone, so that a run that goes on draws the same
+        rng=np.random.default_rng([*noise, k, step]),
         **npt,
     )
 
@@ -308,7 +321,7 @@ def _write(
 ) -> None:
     """A frame of the walker's trajectory, whose size goes into the state: what a kill leaves behind it is cut off."""
     frame = walker.atoms.copy()
-    frame.info = {
+    frame.info = electrons(walker.atoms) | {
         "step": walker.step,
         "time_fs": walker.step * options.timestep,
         "temperature": temperature(walker.atoms),

@@ -1,23 +1,25 @@
 """A reaction path of DFT: a nudged elastic band with a climbing image on what is known, labelled where it matters.
 
 Labelled are both ends, then the image whose energy is least certain, and the climbing image once all are certain.
-Around its last label the climbing image moves on a surface that has the energy and forces of DFT there. The run is done
-when the DFT forces on the climbing image are small and the energies along the path are certain.
+Around its last label the climbing image moves on a surface that has the energy and forces of DFT there. On a potential
+the band moves within a trust radius, and from there again only where all of it is certain. The run is done when the DFT
+forces on the climbing image are small and the energies along the path are certain.
 """
 
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from ase.geometry import find_mic
 from ase.mep import NEB
-from ase.optimize import BFGS
-from ase.vibrations import Vibrations
+from ase.optimize import FIRE
+from ase.vibrations import Vibrations, VibrationsData
 
+from mekrr.data.reading.electrons import electrons
 from mekrr.learning import events
 from mekrr.learning.events import Event
 from mekrr.learning.labels import Ask, Label
@@ -27,8 +29,11 @@ from mekrr.learning.session import MOST_FAILURES, EndedError, Outcome, Session, 
 from mekrr.learning.surface import ExactAt, free_forces, largest
 
 SPRING = 0.5  # eV/Angstrom^2
-ROUGH_STEPS, CLIMBING_STEPS = 40, 60
+STEPS = 300  # of a band, before it climbs and then
+LARGEST_STEP = 0.1  # Angstrom
 ROUGH = 0.2  # eV/Angstrom: how far a band of the network alone is minimised
+TRUST = 0.3  # Angstrom that an atom of an image may move on a potential before the path is looked at again
+ROUNDS = 10  # at most, in which a path that is certain moves on without a label
 UNCERTAIN_SHARE, CERTAIN_SHARE = 2.0, 0.5  # of fmax: how far one of the potential is, while uncertain and then
 WIDTH = 0.3  # Angstrom, over all atoms: reach of the correction at the climbing image's last label
 NEAR = 0.1  # Angstrom, over all atoms: an image so near a label teaches nothing new
@@ -117,15 +122,11 @@ def _interpolated(start: Atoms, end: Atoms, count: int) -> list[np.ndarray]:
 def _propose(session: Session, state: State, start: Atoms, end: Atoms, options: NebOptions) -> Event:
     """Relax the band and say what to label next; `numbers["done"]` where nothing is left to do."""
     saddle = None if state["saddle"] is None else session.label_of(state["saddle"])
-    images, surface = _relaxed(session, state, start, saddle, options)
-    state["path"] = [image.positions.copy() for image in images]
+    images, predicted = _settled(session, state, start, saddle, options)
     energies = [float(image.get_potential_energy()) for image in images]
     climbing = 1 + int(np.argmax(energies[1:-1]))
-    predicted = session.predicted([still(image) for image in images[1:-1]], surface)
-    deviations = _deviations(predicted)
+    deviations, certain = _deviations(predicted), state["certain"]
     fmax = None if saddle is None else largest(free_forces(start, saddle.frame.positions, saddle.forces))
-    certain = bool(deviations) and max(deviations) < options.path_deviation
-    state["certain"] = certain
     near = saddle is not None and _distance(images[climbing].positions, saddle) < NEAR
     done = certain and fmax is not None and fmax < options.fmax and near
     if not done:
@@ -184,35 +185,72 @@ def _distance(positions: np.ndarray, label: Label) -> float:
     return float(np.linalg.norm(moves))
 
 
-def _relaxed(
+def _settled(
     session: Session, state: State, start: Atoms, saddle: Label | None, options: NebOptions
-) -> tuple[list[Atoms], AseCalculator]:
-    """The band on what is known, and the surface it lies on."""
+) -> tuple[list[Atoms], list[dict[str, Any]]]:
+    """The band relaxed on what is known, and what is predicted along it.
+
+    A path that the trust radius has held moves on only while all of it is certain.
+    """
     surface = session.surface()
     if saddle is not None and session.learner.potential is not None:
         surface = ExactAt.label(surface, still(saddle.frame), saddle.energy, saddle.forces, WIDTH)
-    images = []
-    for positions in state["path"]:
-        image = _bare(start)
-        image.set_positions(positions, apply_constraint=False)
+    for _ in range(ROUNDS):
+        images = _band(state, start, surface)
+        held = _relax(session, state, images, saddle is None, options)
+        state["path"] = [image.positions.copy() for image in images]
+        predicted = session.predicted([still(image) for image in images[1:-1]], surface)
+        deviations = _deviations(predicted)
+        state["certain"] = bool(deviations) and max(deviations) < options.path_deviation
+        if not (held and state["certain"]):
+            break
+    return images, predicted
+
+
+def _band(state: State, start: Atoms, surface: AseCalculator) -> list[Atoms]:
+    """Images on a surface; the ends do not move, and hold their results, so that images can share one calculator."""
+    images = _images(state, start)
+    for image in images:
         image.calc = surface
-        images.append(image)
-    for i in (0, -1):  # ends do not move: their results are kept, so that images can share one calculator
-        results = {"energy": images[i].get_potential_energy(), "forces": images[i].get_forces(apply_constraint=False)}
-        images[i].calc = SinglePointCalculator(images[i], **results)
+    for end in (images[0], images[-1]):
+        results = {"energy": end.get_potential_energy(), "forces": end.get_forces(apply_constraint=False)}
+        end.calc = SinglePointCalculator(end, **results)
+    return images
+
+
+def _images(state: State, start: Atoms) -> list[Atoms]:
+    """The path as it stands."""
+    images = [_bare(start) for _ in state["path"]]
+    for image, positions in zip(images, state["path"], strict=True):
+        image.set_positions(positions, apply_constraint=False)
+    return images
+
+
+def _relax(session: Session, state: State, images: list[Atoms], rough: bool, options: NebOptions) -> bool:
+    """Relax the band, first without climbing where it is rough; whether the trust radius has held it."""
+    trust = np.inf if session.learner.potential is None else TRUST
     share = CERTAIN_SHARE if state["certain"] else UNCERTAIN_SHARE
-    known = session.learner.potential is not None
-    _minimise(images, share * options.fmax if known else ROUGH, saddle is None)
-    return images, surface
+    fmax = ROUGH if session.learner.potential is None else share * options.fmax
+    begun = [image.positions.copy() for image in images]
+    return (rough and _minimise(images, fmax, False, begun, trust)) or _minimise(images, fmax, True, begun, trust)
 
 
-def _minimise(images: list[Atoms], fmax: float, rough: bool) -> None:
-    """Relax the band, first without climbing where it is new."""
-    for climb, steps in ((False, ROUGH_STEPS), (True, CLIMBING_STEPS)):
-        if not climb and not rough:
-            continue
-        band: Any = NEB(images, k=SPRING, climb=climb, method="improvedtangent", allow_shared_calculator=True)
-        BFGS(band, logfile=None, maxstep=0.1).run(fmax if climb else 2 * fmax, steps)
+def _minimise(images: list[Atoms], fmax: float, climb: bool, begun: Sequence[np.ndarray], trust: float) -> bool:
+    """Move a band to where its forces are small, or until an atom of it has come too far; whether one has."""
+    band: Any = NEB(images, k=SPRING, climb=climb, method="improvedtangent", allow_shared_calculator=True)
+    return any(_hold(images, begun, trust) for _ in FIRE(band, logfile=None, maxstep=LARGEST_STEP).irun(fmax, STEPS))
+
+
+def _hold(images: Sequence[Atoms], begun: Sequence[np.ndarray], trust: float) -> bool:
+    """Scale back the move of images an atom of which has come too far; whether there are any."""
+    held = False
+    for image, origin in zip(images, begun, strict=True):
+        move = image.positions - origin
+        longest = float(np.linalg.norm(move, axis=1).max())
+        if longest > trust:
+            image.set_positions(origin + move * trust / longest, apply_constraint=False)
+            held = True
+    return held
 
 
 def _outcome(session: Session, state: State, start: Atoms, options: NebOptions) -> Outcome:
@@ -230,40 +268,56 @@ def _outcome(session: Session, state: State, start: Atoms, options: NebOptions) 
     text = f"converged after {len(session.labels)} labels: barrier {barrier:.3f} eV (back {back:.3f}), "
     text += f"largest DFT force at the saddle {fmax:.3f} eV/Å (limit {options.fmax:g})"
     if options.vibrations:
-        count, lowest = _imaginary(session, path[climbing])
-        numbers |= {"imaginary_frequencies": count, "largest_imaginary_cm1": lowest}
-        text += f"; {count} imaginary frequencies with the potential, the largest {lowest:.0f}i cm-1"
+        found = _imaginary(session, path[climbing])
+        if found is None:
+            text += "; no vibrations were looked at: START has no free atom"
+        else:
+            numbers |= {"imaginary_frequencies": found[0], "largest_imaginary_cm1": found[1]}
+            text += f"; {found[0]} imaginary frequencies with the potential, the largest {found[1]:.0f}i cm-1"
     return Outcome(text, tuple(path), numbers)
 
 
 def _as_stored(session: Session, state: State, start: Atoms) -> list[Atoms]:
     """The path as it stands, with the potential's results."""
     surface = session.surface()
-    images = []
-    for positions in state["path"]:
-        image = _bare(start)
-        image.set_positions(positions, apply_constraint=False)
+    images = _images(state, start)
+    for image in images:
         results = {
             "energy": float(surface.get_property("energy", still(image))),
             "forces": np.array(surface.get_property("forces", still(image))),
         }
         image.calc = SinglePointCalculator(image, **results)
-        images.append(image)
     return images
 
 
-def _imaginary(session: Session, saddle: Atoms) -> tuple[int, float]:
-    """How many imaginary frequencies the saddle has on the potential, and the largest, 1/cm."""
-    atoms = saddle.copy()
+def _imaginary(session: Session, saddle: Atoms) -> tuple[int, float] | None:
+    """How many imaginary frequencies the saddle has on the potential, and the largest, 1/cm; None with no free atom.
+
+    Atoms that may move along some directions only vibrate along these.
+    """
+    fixed = {i for constraint in saddle.constraints if isinstance(constraint, FixAtoms) for i in constraint.index}
+    free = [i for i in range(len(saddle)) if i not in fixed]
+    if not free:
+        return None
+    atoms = still(saddle)
     atoms.calc = session.surface()
-    fixed = {i for constraint in atoms.constraints for i in getattr(constraint, "index", ())}
-    folder = Path(session.journal.folder / "vibrations")
-    vibrations = Vibrations(atoms, [i for i in range(len(atoms)) if i not in fixed], name=str(folder))
+    vibrations = Vibrations(atoms, free, name=str(session.journal.folder / "vibrations"))
     vibrations.clean()
     vibrations.run()
-    found = vibrations.get_frequencies()
+    allowed = _allowed(saddle, free)
+    hessian = allowed @ vibrations.get_vibrations().get_hessian_2d() @ allowed.T
+    found = VibrationsData.from_2d(atoms, hessian, free).get_frequencies()
     imaginary = found.imag[found.imag > LOWEST]
     return len(imaginary), float(imaginary.max()) if len(imaginary) else 0.0
+
+
+def _allowed(atoms: Atoms, free: Sequence[int]) -> np.ndarray:
+    """What the constraints leave of a unit force along each coordinate of the free atoms, as rows."""
+    units = np.zeros((3 * len(free), len(atoms), 3))
+    units[np.arange(3 * len(free)), np.repeat(free, 3), np.tile(range(3), len(free))] = 1.0
+    without = free_forces(atoms, atoms.positions, np.zeros((len(atoms), 3)))
+    left = [free_forces(atoms, atoms.positions, unit) - without for unit in units]
+    return np.stack(left)[:, free].reshape(len(units), -1)
 
 
 LOWEST = 20.0  # 1/cm: below, translations and rounding
@@ -272,5 +326,5 @@ LOWEST = 20.0  # 1/cm: below, translations and rounding
 def _bare(atoms: Atoms) -> Atoms:
     copy = atoms.copy()
     copy.calc = None
-    copy.info = {}
+    copy.info = electrons(atoms)
     return copy

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
 from mekrr.learning.journal import RESULT, read_labels, read_lines, read_settings, whole_frames
+from mekrr.learning.labels import Label
 from mekrr.pages import learn as pages
 
 REPORT = "report.html"
@@ -20,10 +24,17 @@ def write_page(folder: Path) -> Path:
         settings["task"],
         str(folder),
         read_lines(folder),
-        [label.frame for label in read_labels(folder)],
+        [_frame(label) for label in read_labels(folder)],
         whole_frames(folder / RESULT),
         [whole_frames(path) for path in sorted(folder.glob("walker-*.extxyz"))],
         settings["options"],
     )
     pages.write_page(folder / REPORT, story)
     return folder / REPORT
+
+
+def _frame(label: Label) -> Atoms:
+    """As it stands in the file of labels, with the energy that the potential learns."""
+    frame = label.frame.copy()
+    frame.calc = SinglePointCalculator(frame, **label.results)
+    return frame

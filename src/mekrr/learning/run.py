@@ -7,26 +7,41 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms, FixBondLengths, FixInternals, FixLinearTriatomic
+from ase.geometry import find_mic
+from ase.io.jsonio import decode, encode
 
 from mekrr._version import __version__
 from mekrr.data import Structure
+from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.errors import DataError
 from mekrr.learning import events
 from mekrr.learning.events import Event
-from mekrr.learning.journal import Journal
+from mekrr.learning.factory import split_name
+from mekrr.learning.journal import JOURNAL, LABELS, MODEL, RESULT, STATE, Journal
 from mekrr.learning.labeller import Labeller
 from mekrr.learning.learner import Learner
 from mekrr.learning.md import md
 from mekrr.learning.neb import neb
 from mekrr.learning.options import LabelOptions, MdOptions, NebOptions, RelaxOptions
-from mekrr.learning.outside import told, write_asks
-from mekrr.learning.page import write_page
+from mekrr.learning.outside import ASK, told, write_asks
+from mekrr.learning.page import REPORT, write_page
 from mekrr.learning.relax import relax
 from mekrr.learning.session import EndedError, LabelsWantedError, Outcome, Session
 from mekrr.potential.options import FitOptions
 
 TASKS: dict[str, type] = {"relax": RelaxOptions, "neb": NebOptions, "md": MdOptions}
-SAME = 1e-6  # Angstrom: START of a run that goes on
+SAME = 1e-6  # Angstrom, and other units: START of a run that goes on
+SAME_PLACE = 0.01  # Angstrom: a fixed atom at both ends of a path, as relaxations and few digits leave it
+MAY_CHANGE = ("steps", "fmax", "path_deviation", "vibrations", "check", "batch")
+"""Options of a task that a run may go on with otherwise than it began."""
+
+RIGID = (FixBondLengths, FixInternals, FixLinearTriatomic)
+"""Constraints that a Langevin integrator, which moves positions without asking them, lets drift."""
+
+WRITTEN = (LABELS, RESULT, JOURNAL, MODEL, STATE, ASK, REPORT, "walker-*.extxyz")
+"""Files of a run."""
+
 Driver = Generator[Event, None, Outcome]
 
 
@@ -41,7 +56,7 @@ class Job:
         options: of the task.
         labels: how they are made.
         fit: options of fits.
-        calculator: "FILE.py:function"; None when labels come from outside.
+        calculator: "FILE.py:function", the file's path absolute; None when labels come from outside.
         device: where the backbone computes.
         trust_checkpoint: see KernelPotential.
     """
@@ -108,7 +123,9 @@ def learn(
     try:
         _begin_or_go_on(journal, job, resume or bool(tell))
         labeller = (
-            None if calculator is None else Labeller(calculator, journal.folder / "calculator", job.labels.timeout)
+            None
+            if job.calculator is None
+            else Labeller(job.calculator, journal.folder / "calculator", job.labels.timeout)
         )
         session = Session(journal, learner, labeller, job.labels.labels, _needs_stress(job))
         learner.take_up(journal.path_of_model, journal.lines)
@@ -145,11 +162,29 @@ def _job(
     labels, own, fit = (kind(**part) for kind, part in zip(kinds, parts, strict=True))
     if getattr(own, "ensemble", "") == "npt" and (start.constraints or not start.pbc.all()):
         raise ValueError("--ensemble npt scales a cell that repeats along all axes, without fixed atoms; take nvt")
+    if task == "md":
+        _require_kept(start, own)
+    if calculator is not None:
+        calculator = "{}:{}".format(*split_name(calculator))
     return Job(task, start, end, own, labels, fit, calculator, device, trust_checkpoint)
 
 
+def _require_kept(start: Atoms, options: MdOptions) -> None:
+    """Refuse dynamics that would not keep START's constraints.
+
+    Raises:
+        ValueError: naming them.
+    """
+    rigid = sorted({type(one).__name__ for one in start.constraints if isinstance(one, RIGID)})
+    if rigid and options.ensemble != "nve":
+        raise ValueError(
+            f"--ensemble {options.ensemble} does not keep the lengths that START fixes ({', '.join(rigid)}): take "
+            "--ensemble nve, or a START without them and a shorter --timestep"
+        )
+
+
 def _require_same_atoms(start: Atoms, end: Atoms) -> None:
-    """Refuse an END with other atoms, another order of them or another cell.
+    """Refuse an END with other atoms, another order of them, another cell or charge, or fixed atoms elsewhere.
 
     Raises:
         DataError: saying what differs.
@@ -163,6 +198,19 @@ def _require_same_atoms(start: Atoms, end: Atoms) -> None:
         raise DataError("END has the atoms of START in another order; a path needs the same order at both ends")
     if not np.allclose(start.cell.array, end.cell.array, atol=1e-5) or (start.pbc != end.pbc).any():
         raise DataError("END has another cell or periodicity than START; a path needs the same at both ends")
+    if repr(charge_and_spin(start)) != repr(charge_and_spin(end)):
+        raise DataError(
+            f"END has another charge or spin than START: {charge_and_spin(end)} and {charge_and_spin(start)}; a path "
+            "needs the same at both ends"
+        )
+    moves, _ = find_mic(end.positions - start.positions, start.cell, start.pbc)
+    fixed = {int(i) for constraint in start.constraints if isinstance(constraint, FixAtoms) for i in constraint.index}
+    moved = [i for i in sorted(fixed) if np.linalg.norm(moves[i]) > SAME_PLACE]
+    if moved:
+        raise DataError(
+            f"atom {moved[0]} is fixed in START and lies {np.linalg.norm(moves[moved[0]]):.2f} Angstrom away in END; "
+            "relax both ends with it in one place, or do not fix it"
+        )
 
 
 def _needs_stress(job: Job) -> bool:
@@ -173,7 +221,8 @@ def _begin_or_go_on(journal: Journal, job: Job, resume: bool) -> None:
     """Write what the run is to do, or compare it with what the run in the folder was to do.
 
     Raises:
-        FileExistsError: when there is a run, and none was to be continued.
+        FileExistsError: when there is a run, and none was to be continued, or there are files that a run would write
+            over.
         DataError: when that is another run.
     """
     settings = {
@@ -186,6 +235,8 @@ def _begin_or_go_on(journal: Journal, job: Job, resume: bool) -> None:
         "calculator": job.calculator,
     }
     old = journal.settings()
+    if old is None:
+        _require_unused(journal.folder)
     if old is not None and not resume:
         raise FileExistsError(f"{journal.folder} holds a run: go on with it by --resume, or choose another folder")
     if old is not None:
@@ -194,21 +245,84 @@ def _begin_or_go_on(journal: Journal, job: Job, resume: bool) -> None:
     journal.save_settings(settings)
 
 
+def _require_unused(folder: Path) -> None:
+    """Refuse a folder with files of a run's names that are no run's.
+
+    Raises:
+        FileExistsError: naming one.
+    """
+    for name in WRITTEN:
+        for path in sorted(folder.glob(name)):
+            raise FileExistsError(
+                f"{path} is there and belongs to no run: a run would write over it; move it, or choose another folder"
+            )
+
+
 def _require_same_run(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with a run as another one.
+
+    Raises:
+        DataError: saying what differs.
+    """
     if old["task"] != new["task"]:
         raise DataError(f"{folder} holds a run of {old['task']}, not of {new['task']}; choose another folder")
     for name in ("start", "end"):
         was, now = old[name], new[name]
-        if was is not None and (
-            not np.array_equal(was.numbers, now.numbers) or not np.allclose(was.positions, now.positions, atol=SAME)
-        ):
+        if was is not None and (what := _differing(was, now)):
             raise DataError(
-                f"{folder} holds a run with another {name.upper()}; give that one, or choose another folder"
+                f"{folder} holds a run with another {name.upper()}, which differs in its {' and '.join(what)}; give "
+                "that one, or choose another folder"
             )
     changed = [k for k, v in new["fit"].items() if _listed(v) != _listed(old["fit"].get(k))]
     if changed:
         flags = ", ".join("--" + name.replace("_", "-") for name in changed)
         raise DataError(f"{folder} holds a run with other options of the fit ({flags}): leave them as they were")
+    for name, value in new["options"].items():
+        was = old["options"].get(name, value)
+        if name not in MAY_CHANGE and str(was) != str(value) and was != value:
+            raise DataError(
+                f"{folder} holds a run with --{name.replace('_', '-')} {was}, not {value}; leave it as it was, or "
+                "choose another folder"
+            )
+    if _resolved(old["calculator"]) != _resolved(new["calculator"]):
+        raise DataError(
+            f"{folder} holds a run whose labels come {_source(old['calculator'])}, and not {_source(new['calculator'])}"
+            ": labels of two methods make no potential; go on as it began, or begin again in another folder"
+        )
+
+
+def _differing(was: Atoms, now: Atoms) -> list[str]:
+    """What is not the same in two structures, in words; one comes from JSON."""
+    if not np.array_equal(was.numbers, now.numbers):
+        return ["elements"]
+    numbers = {
+        "positions": (was.positions, now.positions),
+        "cell": (was.cell.array, now.cell.array),
+        "periodicity": (was.pbc, now.pbc),
+        "masses": (was.get_masses(), now.get_masses()),
+        "velocities": (was.get_momenta(), now.get_momenta()),
+        "magnetic moments": (was.get_initial_magnetic_moments(), now.get_initial_magnetic_moments()),
+        "charge or spin": (charge_and_spin(was), charge_and_spin(now)),
+    }
+    found = [name for name, (a, b) in numbers.items() if not _is_close(a, b)]
+    kept, given = encode(was.constraints), encode(decode(encode(now)).constraints)
+    return found + (["constraints"] if kept != given else [])
+
+
+def _is_close(a: Any, b: Any) -> bool:
+    return np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=SAME, equal_nan=True)
+
+
+def _resolved(calculator: str | None) -> tuple[Path, str] | None:
+    """File and function."""
+    if calculator is None:
+        return None
+    file, _, function = calculator.rpartition(":")
+    return Path(file).resolve(), function
+
+
+def _source(calculator: str | None) -> str:
+    return "from outside (--ask)" if calculator is None else f"from --calculator {calculator}"
 
 
 def _listed(value: Any) -> Any:

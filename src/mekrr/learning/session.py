@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from mekrr.calculators import Calculator
+from mekrr.data.reading.electrons import electrons
 from mekrr.errors import DataError, MekrrError
 from mekrr.learning import events
 from mekrr.learning.events import Event
@@ -81,8 +82,9 @@ class Session:
         return any(np.allclose(label.frame.positions, atoms.positions, rtol=0, atol=SAME) for label in self.labels)
 
     def failed(self, number: int) -> bool:
-        """Whether an ask has failed for good."""
-        lines = self.journal.lines
+        """Whether an ask has failed since the run last ended: the calculator may work again when it goes on."""
+        ended = (i for i, line in enumerate(self.journal.lines) if line["kind"] == events.STOPPED)
+        lines = self.journal.lines[max(ended, default=0) :]
         return any(line["kind"] == events.FAILED and line["number"] == number for line in lines)
 
     def say(self, kind: str, text: str, **numbers: Any) -> Event:
@@ -263,7 +265,6 @@ def labelled_atoms(label: Label, like: Atoms) -> Atoms:
     atoms.set_constraint(like.constraints)
     for name in ("before_forces", "momenta"):
         atoms.arrays.pop(name, None)
-    atoms.info = {"label": label.number}
-    assert label.frame.calc is not None
-    atoms.calc = SinglePointCalculator(atoms, **label.frame.calc.results)
+    atoms.info = electrons(label.frame) | {"label": label.number}
+    atoms.calc = SinglePointCalculator(atoms, **label.results)
     return atoms

@@ -42,7 +42,7 @@ class BackboneCalculator(AseCalculator):
         if np.isfinite(stress).all():
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
         elif list(properties or ()) == ["stress"]:
-            raise PropertyNotImplementedError("stress needs a structure with three lattice vectors")
+            raise PropertyNotImplementedError("stress needs a structure that repeats in all three directions")
 
 
 class ExactAt(AseCalculator):
