@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mekrr import DataError, MekrrWarning, evaluate
+from mekrr import DataError, KernelPotential, MekrrWarning, evaluate
 from mekrr.data import Structure, as_structures
 from support import labelled
 
@@ -105,9 +105,44 @@ def test_training_structures_are_announced(potential, alloys):
     assert any("2 of 4" in remark for remark in found.remarks)
 
 
+def test_training_structures_are_known_in_other_digits_and_after_loading(potential, alloys, tmp_path):
+    potential.save(tmp_path / "m.safetensors")
+    moved = [a.copy() for a in alloys[:4]]
+    for atoms in moved[:3]:
+        atoms.positions = atoms.positions.round(5)
+    moved[3].positions[0] += 0.01
+    *written, near = (labelled(atoms) for atoms in moved)
+    for one in (potential, KernelPotential.load(tmp_path / "m.safetensors")):
+        assert one.fitted_.trained_on(as_structures([*written, near, alloys[31]])) == [True] * 3 + [False] * 2
+    with pytest.warns(MekrrWarning, match=r"3 of 4 structures are training structures"):
+        evaluate(potential, [*written, near])
+
+
 def test_the_verdict_says_where_the_backbone_is_better(potential, alloys):
     found = evaluate(potential, alloys[30:])
     assert "better in energies" in found.verdict()
     worse = replace(found, backbone_energies=found.energies + 1e-6)
     assert "WORSE in energies" in worse.verdict()
     assert "better in forces" in worse.verdict()
+
+
+@pytest.mark.parametrize("label", ["energy", "forces"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_labels_that_are_not_finite_are_refused_with_the_structure(potential, alloys, label, value):
+    first, second, *rest = as_structures(alloys[30:])
+    forces = second.forces.copy()
+    forces[0, 0] = value
+    broken = replace(second, **{label: {"energy": value, "forces": forces}[label]}, source="a.extxyz", index=7)
+    with pytest.raises(DataError, match=rf"a\.extxyz, index 7 .*: NaN or infinite {label}; remove the structure"):
+        evaluate(potential, [first, broken, *rest])
+
+
+def test_the_verdict_calls_no_number_better(evaluation):
+    lost = replace(evaluation, composition_energies=evaluation.energies, backbone_energies=evaluation.energies * np.nan)
+    assert "WORSE in energies" in lost.verdict()
+
+
+def test_deviations_of_forces_need_forces_to_compare_with(potential, alloys):
+    bare = [replace(s, forces=None) for s in as_structures(alloys[33:])]
+    with pytest.raises(ValueError, match="--force-uncertainty: without effect here, since no structure has forces"):
+        evaluate(potential, bare, force_uncertainty=True)

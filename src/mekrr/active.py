@@ -16,12 +16,11 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mekrr.backbones import Backbone
-from mekrr.data import Structure, as_structures
+from mekrr.data import Structure, as_structures, duplicate_groups
 from mekrr.errors import DataError
-from mekrr.features import BATCH_ATOMS, Environments, FeatureCache, TangentSpace, batches, extract, structure_hash
+from mekrr.features import BATCH_ATOMS, Environments, FeatureCache, TangentSpace, batches, extract
 from mekrr.graph import GraphBatch, build_batch
 from mekrr.potential import KernelPotential, MekrrWarning
-from mekrr.potential.data_record import HASH_DIGITS
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.model import Model
 from mekrr.prior import NEEDS_BACKBONE
@@ -328,22 +327,20 @@ def _candidates(
     covered = potential.backbone.known_species
     if fitted.prior.name not in NEEDS_BACKBONE:
         covered = covered & fitted.known_species
-    trained, seen = set(fitted.record.data.hashes), set[str]()
+    trained, first = fitted.trained_on(structures), duplicate_groups(structures)
     kept: list[int] = []
     training: list[int] = []
     repeated: list[int] = []
     unknown: list[int] = []
     for i, structure in enumerate(structures):
-        digest = structure_hash(structure.atoms)
         if not set(structure.species.tolist()) <= covered:
             unknown.append(i)
-        elif digest[:HASH_DIGITS] in trained:
+        elif trained[i]:
             training.append(i)
-        elif digest in seen:
+        elif first[i] != i:
             repeated.append(i)
         else:
             kept.append(i)
-        seen.add(digest)
     if unknown and not skip_unknown:
         raise DataError(_about_unknown(structures, unknown, covered))
     return kept, Skipped(tuple(training), tuple(repeated), tuple(unknown))

@@ -11,12 +11,11 @@ from ase import Atoms
 from scipy.stats import spearmanr
 
 from mekrr.backbones.derivatives import energy_forces_stress
-from mekrr.data import Structure, as_structures
+from mekrr.data import Structure, as_structures, require_sound
 from mekrr.errors import DataError
-from mekrr.features import structure_hash
 from mekrr.graph import build_batch
 from mekrr.potential import KernelPotential, MekrrWarning, Prediction, StageProgress
-from mekrr.potential.data_record import HASH_DIGITS
+from mekrr.potential.fitted import Fitted
 from mekrr.potential.record import Record
 from mekrr.prior import Prior
 from mekrr.typing import Float, ndarray
@@ -113,10 +112,10 @@ class Evaluation:
         if not known:
             return "The backbone has no energy of its own: there is nothing beside the potential but the mean energies."
         said = [
-            f"{'WORSE' if own > rival else 'better'} in {what} ({own:.3g} against {rival:.3g} {unit})"
+            f"{'better' if own <= rival else 'WORSE'} in {what} ({own:.3g} against {rival:.3g} {unit})"
             for what, own, rival, unit in known
         ]
-        worse = any(own > rival for _, own, rival, _ in known)
+        worse = not all(own <= rival for _, own, rival, _ in known)
         advice = (
             "; where it is worse, use the network, or let the potential learn from some such structures"
             if worse
@@ -236,28 +235,34 @@ def evaluate(
         force_uncertainty: compare force errors with their deviations too, at the cost of some reverse passes each.
 
     Raises:
-        ValueError: for deviations of forces from a potential that has none.
-        DataError: when a structure has no energy, or elements the potential cannot treat.
+        ValueError: for deviations of forces from a potential that has none, or beside no forces.
+        DataError: when a structure has no energy, labels or a geometry that are unsound (such as NaN), or elements the
+            potential cannot treat.
     """
     structures = as_structures(structures)
     for structure in structures:
         if structure.energy is None:
             raise DataError(f"{structure.where}: no energy to compare with; mekrr predict needs none")
+    require_sound(structures)
     if by is not None and not any(by in s.info for s in structures):
         keys = sorted({key for s in structures for key in s.info})
         raise DataError(f"no structure has the info key {by!r}; there are: {', '.join(keys) or 'none'}")
     has_forces = any(s.forces is not None for s in structures)
+    if force_uncertainty and not has_forces:
+        raise ValueError(
+            "--force-uncertainty: without effect here, since no structure has forces to compare with; leave it out"
+        )
     predictions = potential.predict(
         structures,
         forces=has_forces,
         uncertainty=True,
-        force_uncertainty=force_uncertainty and has_forces,
+        force_uncertainty=force_uncertainty,
         backbone_forces=has_forces and potential.fitted_.refined is None,
         progress=progress,
     )
     fitted = potential.fitted_
-    n_training = training_structures(fitted.record, structures)
-    remarks = [*training_remarks(fitted.record, structures), *unlike_remarks(fitted.record, structures, predictions)]
+    n_training = sum(fitted.trained_on(structures))
+    remarks = [*training_remarks(fitted, structures), *unlike_remarks(fitted.record, structures, predictions)]
     for remark in remarks:
         warnings.warn(remark, MekrrWarning, stacklevel=2)
     if fitted.refined is not None:
@@ -270,15 +275,9 @@ def evaluate(
     return Evaluation(structures, predictions, baseline, reference, by, n_training, tuple(remarks))
 
 
-def training_structures(record: Record, structures: Sequence[Structure]) -> int:
-    """How many of the structures, by their geometry, the potential was fitted to."""
-    known = set(record.data.hashes)
-    return sum(structure_hash(s.atoms)[:HASH_DIGITS] in known for s in structures)
-
-
-def training_remarks(record: Record, structures: Sequence[Structure]) -> list[str]:
+def training_remarks(fitted: Fitted, structures: Sequence[Structure]) -> list[str]:
     """A sentence where training structures are among the structures."""
-    n_training = training_structures(record, structures)
+    n_training = sum(fitted.trained_on(structures))
     if not n_training:
         return []
     all_of_them = n_training == len(structures)

@@ -65,6 +65,8 @@ def test_stress_is_the_derivative_of_the_energy(small_schnet, graph):
         graph.volumes[0] * (predicted.stress[0] * strain[0]).sum(), slope[0], rtol=1e-6, atol=1e-9
     )
     assert predicted.stress[1].isnan().all()
+    boxed = molecule("H2O", cell=[9.0, 9.0, 9.0])
+    assert energy_forces_stress(small_schnet, build_batch([boxed], small_schnet.cutoff)).stress.isnan().all()
     torch.testing.assert_close(predicted.energies, graph.sum_atoms(predicted.atomic_energies))
 
 

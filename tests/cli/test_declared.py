@@ -98,10 +98,11 @@ def test_commands_have_the_declared_options():
     commands = {c.name: c for c in typer.main.get_command(mekrr_app).commands.values()}
     flags = {name: {f for p in c.params for f in (*p.opts, *p.secondary_opts)} for name, c in commands.items()}
     assert {one.option.flag for one in declared(FitOptions)} <= flags["fit"]
-    for name in ("fit", "inspect", "evaluate"):
-        keys = {one.option.flag for one in declared(LabelKeys)} - ({"--weight-key"} if name == "evaluate" else set())
-        assert keys <= flags[name]
-    assert "--weight-key" not in flags["evaluate"]
+    labels = {one.option.flag for one in declared(LabelKeys)}
+    absent = {name: {"--weight-key", "--unconverged"} for name in ("predict", "select")}
+    absent["evaluate"] = {"--weight-key"}
+    for name in ("fit", "inspect", "evaluate", "predict", "select"):
+        assert labels & flags[name] == labels - absent.get(name, set())
 
 
 def test_the_table_of_the_documentation_has_every_flag():

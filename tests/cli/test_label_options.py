@@ -19,7 +19,12 @@ COMMANDS = {
     "inspect": ["inspect", DATA],
     "fit": ["fit", DATA, "-o", "new.safetensors"],
     "evaluate": ["evaluate", MODEL, DATA],
+    "predict": ["predict", MODEL, DATA, "-o", "p.extxyz"],
+    "select": ["select", MODEL, DATA, "-n", "1", "-o", "s.extxyz", "--no-cache"],
 }
+ABSENT = {"evaluate": ("--weight-key",)} | dict.fromkeys(("predict", "select"), ("--weight-key", "--unconverged"))
+"""What would have no effect."""
+
 FOUND = "keys found: .*mine_energy, mine_forces, mine_stress"
 
 # Every option, what is wrong to give it, and what the error says of that.
@@ -73,7 +78,7 @@ def test_every_option_is_in_the_table():
 def test_what_names_nothing_is_a_sentence_in_every_command(capsys, folder, command, option):
     value, message = WRONG[option]
     code, out, err = call(capsys, [*COMMANDS[command], option, value])
-    if (command, option) == ("evaluate", "--weight-key"):
+    if option in ABSENT.get(command, ()):
         assert (code, "No such option" in err) == (2, True)
         return
     assert (code, out, "Traceback" in err) == (1, "", False)
@@ -106,6 +111,33 @@ def test_names_and_units_are_obeyed(capsys, folder):
     assert tables[0]["forces_rmse_mev_per_angstrom"] > 0
     for table in tables[1:]:
         assert table == pytest.approx(tables[0], rel=1e-3)
+
+
+def test_predictions_are_of_the_geometry_in_its_unit_whatever_the_labels(capsys, folder):
+    frames = ase.io.read("atomic.extxyz", ":")
+    frames[1].info["scf_converged"] = False
+    frames[2].info["energy"] = "converged"
+    ase.io.write("bohr.traj", frames)
+    found = []
+    for words in ([DATA], ["bohr.traj", "--length-unit", "Bohr"]):
+        code, out, err = call(capsys, ["predict", MODEL, *words, "-o", "p.extxyz", "--json"])
+        assert code == 0, err
+        found.append(json.loads(out)["energies_ev"])
+    assert "labels of 1 of 6 structures cannot be read and are left out: bohr.traj, index 2" in err
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    code, _, err = call(
+        capsys, ["select", MODEL, "bohr.traj", "--length-unit", "Bohr", "-n", 6, "-o", "s.traj", "--no-cache"]
+    )
+    assert code == 0, err
+    volumes = sorted(round(atoms.get_volume(), 3) for atoms in ase.io.read("s.traj", ":"))
+    assert volumes == sorted(round(atoms.get_volume(), 3) for atoms in ase.io.read(DATA, ":"))
+
+
+def test_anchors_in_another_unit_are_refused(capsys, folder):
+    words = [*NAMED, "--length-unit", "Bohr", "--anchors", DATA]
+    code, _, err = call(capsys, ["fit", "atomic.extxyz", *words, "-o", "new.safetensors"])
+    assert code == 1
+    assert f"--anchors {DATA} is read in Å, and --length-unit is Bohr: convert it" in err.replace("\n", " ")
 
 
 def test_inspect_says_which_keys_were_read(capsys, folder):

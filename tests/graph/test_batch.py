@@ -67,6 +67,13 @@ def test_edges_found_here_are_in_their_given_order(built):
     assert built.in_given_order(values) is values
 
 
+def test_only_what_repeats_in_all_directions_has_a_volume():
+    copper = bulk("Cu", cubic=True)
+    parts = [copper.copy() for _ in range(3)]
+    parts[1].pbc, parts[2].pbc = (True, True, False), False
+    assert build_batch(parts, 4.0).volumes.tolist() == pytest.approx([copper.get_volume(), 0.0, 0.0])
+
+
 def test_moving_to_a_device_keeps_everything(built):
     graph = GraphBatch.from_tensors(**tensors(built))
     for one in (built, graph):

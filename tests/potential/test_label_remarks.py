@@ -46,6 +46,8 @@ def test_sound_labels_bring_no_remark(labelled):
         ({"stress": -1.0}, "stress labels have the opposite sign"),
         ({"stress": 1 / GPa}, "stress labels are 160 times"),
         ({"forces": 27.2 / 0.529}, "forces labels are 56.6 times"),
+        ({"forces": 0.529}, "0.529 is what forces per Bohr are when read as the other"),
+        ({"forces": 1 / 0.529}, "1.89 is what forces per Angstrom are when read as the other"),
     ],
 )
 def test_signs_and_units_that_contradict_the_backbone_are_named(labelled, factors, words):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from mekrr import DataError, KernelPotential, MekrrWarning
 from mekrr.errors import ModelFileError
@@ -147,9 +148,12 @@ def test_weights_pull_the_fit(alloys):
 
 def test_molecules_and_crystals_in_one_fit(alloys, molecules):
     found = fit([*alloys[:10], *molecules[:12]])
-    crystal, molecule = found.predict([alloys[11], molecules[12]])
+    boxed = molecules[12].copy()
+    boxed.center(vacuum=6.0)
+    crystal, molecule, box = found.predict([alloys[11], molecules[12], boxed])
     assert crystal.stress is not None
     assert molecule.stress is None
+    assert box.stress is None
     assert np.isfinite([crystal.energy, molecule.energy]).all()
 
 
@@ -180,6 +184,10 @@ def test_unseen_elements_are_an_error_or_a_warning_by_prior(alloys, potential):
         fit(alloys[:4], prior="composition").predict([silver])
     with pytest.warns(MekrrWarning, match="Ag: not in the training data; their energies are the backbone's own"):
         fit(alloys[:4], prior="backbone").predict([silver])
+    scaled = fit(alloys[:4], prior="backbone-scaled")
+    factor = scaled.fitted_.prior.factor
+    with pytest.warns(MekrrWarning, match=f"Ag: .* the backbone's own times {factor:.3g}, unshifted"):
+        scaled.predict([silver])
 
 
 def test_a_composition_the_data_do_not_determine_warns(alloys):
@@ -193,6 +201,21 @@ def test_exact_duplicates_are_fitted_once_and_said(alloys):
     with pytest.warns(MekrrWarning, match="equals"):
         found = KernelPotential("sevennet-0", **QUIET).fit([*alloys[:8], alloys[3]])
     assert len(found.fitted_.labels.energies) == 8
+
+
+def test_copies_in_other_digits_are_fitted_once_with_all_labels_that_there_are(alloys):
+    """Leave-one-out would find each structure again in its copy; the copy without forces comes first here."""
+    bare = [a.copy() for a in alloys[:6]]
+    for atoms, labelled in zip(bare, alloys, strict=False):
+        atoms.positions = atoms.positions.round(5)
+        atoms.calc = SinglePointCalculator(atoms, energy=labelled.get_potential_energy())
+    with pytest.warns(MekrrWarning, match="and one of them has more labels"):
+        found = KernelPotential("sevennet-0", **QUIET).fit([*bare, *alloys[:8]])
+    alone = fit(alloys[:8])
+    data = found.fitted_.record.data
+    assert (data.n_structures, data.n_force_components) == (8, alone.fitted_.record.data.n_force_components)
+    assert data.n_force_components > 0
+    assert found.fitted_.labels.loo_residuals.abs().max() > 0.2 * alone.fitted_.labels.loo_residuals.abs().max()
 
 
 def test_too_few_structures_are_refused(alloys):

@@ -15,7 +15,7 @@ from mekrr.kernels import energy_noise
 from mekrr.linalg import add_diagonal
 from mekrr.potential import FitOptions
 from mekrr.potential.solution import final_ridges, solve
-from mekrr.potential.training import TrainingSet, plan_of, search_problem
+from mekrr.potential.training import TrainingSet, plan_of, prior_candidates, search_problem
 from mekrr.prior import PRIORS
 from mekrr.tune import Trial
 from support import random_environments
@@ -76,6 +76,12 @@ def test_the_columns_of_a_prior_are_the_prior(name, references):
         assert prior.shifts[1] == -3.0
 
 
+def test_isolated_atoms_are_for_the_prior_that_has_them():
+    data = random_set([1.0] * 6)
+    assert prior_candidates(FitOptions(), data) == list(PRIORS)
+    assert prior_candidates(FitOptions(isolated_atoms=True), data) == ["composition"]
+
+
 def test_energies_of_isolated_atoms_are_the_references(alloys):
     """To the solution as well: what the kernel learns is the rest of these references, not of fitted ones."""
     alone = [Structure(Atoms(symbol), energy) for symbol, energy in (("Cu", -1.5), ("Au", -2.5))]
@@ -84,6 +90,7 @@ def test_energies_of_isolated_atoms_are_the_references(alloys):
     for options in (EXACT, SPARSE):
         fixed = fit(structures, isolated_atoms=True, ridge=1e-6, **options)
         assert fixed.fitted_.prior.shifts == references
+        assert fixed.fitted_.reference.shifts == fit(structures, **options).fitted_.reference.shifts != references
         errors = [p.energy - s.energy for p, s in zip(fixed.predict(structures, forces=False), structures, strict=True)]
         assert np.abs(errors).max() < 0.05
     assert fit(structures, **EXACT).fitted_.prior.shifts != references

@@ -1,4 +1,5 @@
 import warnings
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from mekrr.features import probe
 from mekrr.features.extraction import extract
 from mekrr.potential.archive import save_fitted
 from mekrr.prior import Compositions, column_coefficients, fit_prior
+from support import labelled
 
 pytest.importorskip("sevenn")
 
@@ -137,3 +139,18 @@ def test_another_backbone_is_refused(alloys, probed, tmp_path):
 def test_the_exact_solver_cannot_be_updated(alloys):
     with pytest.raises(ValueError, match="only potentials of the sparse solver"):
         fit(alloys[:8], solver="exact", inducing="auto", force_weight="auto").update(alloys[8:10])
+
+
+def test_what_is_new_twice_is_added_once(probed, alloys):
+    once, twice = copy(probed), copy(probed)
+    written = [alloys[t].copy() for t in (15, 2)]
+    for atoms in written:
+        atoms.positions = atoms.positions.round(5)
+    rounded, known = (labelled(atoms) for atoms in written)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        once.update(alloys[14:16])
+        twice.update([*alloys[14:16], rounded, known])
+    assert twice.fitted_.record.data.n_structures == once.fitted_.record.data.n_structures == 16
+    assert len(twice.fitted_.labels.sketches) == 16
+    assert torch.equal(twice.fitted_.model.coefficients, once.fitted_.model.coefficients)

@@ -40,7 +40,7 @@ class EnergyForcesStress:
         energies: eV.
         atomic_energies: eV.
         forces: eV/Angstrom.
-        stress: eV/Angstrom^3 in ASE's sign; NaN for structures without a volume.
+        stress: eV/Angstrom^3 in ASE's sign; NaN for structures that do not repeat in all three directions.
     """
 
     energies: Float[Tensor, "structures"]
@@ -102,7 +102,7 @@ def pull_back(graph: GraphBatch, edge_gradient: Float[Tensor, "edges 3"]) -> Pul
 
 
 def stress_of(graph: GraphBatch, strain_gradient: Float[Tensor, "structures 3 3"]) -> Float[Tensor, "structures 3 3"]:
-    """Stress in eV/Angstrom^3, ASE's sign; NaN for structures without a volume, such as molecules without a cell."""
+    """Stress in eV/Angstrom^3, ASE's sign; NaN for structures that do not repeat in all three directions."""
     volumes = graph.volumes
     return strain_gradient / torch.where(volumes > 0, volumes, torch.nan)[:, None, None]
 

@@ -51,7 +51,7 @@ def explain_command(
         require_output(output, PAGE_SUFFIXES, (model, *data))
         require_viewer()
     potential = KernelPotential.load(model, device, trust_checkpoint)
-    structures = read_structures(data, index=index, require_energy=False)
+    structures = read_structures(data, index=index, require_energy=False, strict=False)
     with Stages() as stages:
         found = explain(potential, structures, stages)
     if output is not None:

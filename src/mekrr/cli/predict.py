@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mekrr.cli.console import Stages, out, print_json
+from mekrr.cli.declared import with_options
 from mekrr.cli.options import (
     ClusterOption,
     CoresOption,
@@ -25,14 +26,16 @@ from mekrr.cli.outputs import STRUCTURE_SUFFIXES, require_output
 from mekrr.cli.structure_files import write_structures
 from mekrr.cli.tables import print_work, work_record
 from mekrr.cluster import connected
-from mekrr.data import OWN_RESULTS, Structure, info_to_write, read_structures
+from mekrr.data import OWN_RESULTS, LabelKeys, Structure, info_to_write, read_structures
 from mekrr.evaluation import warn_of_unlike
 from mekrr.potential import KernelPotential, Prediction
 
 
+@with_options(keys=LabelKeys, without=("weight", "unconverged"))
 def predict(
     model: ModelArgument,
     data: DataArgument,
+    keys: LabelKeys,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .extxyz, .extxyz.gz, .traj, .db, ...")],
     force_uncertainty: Annotated[
         bool, typer.Option("--force-uncertainty", help="Write the deviation of each force component too.")
@@ -48,7 +51,7 @@ def predict(
     """Energies, forces, stress, deviations and atomic energies of DATA; the suffix says the format."""
     require_output(output, STRUCTURE_SUFFIXES, (model, features, *data))
     potential = KernelPotential.load(model, device, trust_checkpoint, features=features)
-    structures = read_structures(data, index=index, require_energy=False)
+    structures = read_structures(data, keys, index, require_energy=False, strict=False)
     with connected(cluster) as shards, Stages(shards) as stages:
         potential.shards = shards
         predictions = potential.predict(

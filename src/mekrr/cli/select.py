@@ -11,6 +11,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from rich.table import Table
 
 from mekrr.cli.console import Stages, err, out, print_json
+from mekrr.cli.declared import with_options
 from mekrr.cli.options import (
     ClusterOption,
     CoresOption,
@@ -25,7 +26,7 @@ from mekrr.cli.shown import new_table, show
 from mekrr.cli.structure_files import write_structures
 from mekrr.cli.tables import print_work, work_record
 from mekrr.cluster import connected
-from mekrr.data import Structure, info_to_write, read_structures
+from mekrr.data import LabelKeys, Structure, info_to_write, read_structures
 from mekrr.features import default_cache_folder
 from mekrr.potential import KernelPotential
 
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
     from mekrr.active import Selection
 
 
+@with_options(keys=LabelKeys, without=("weight", "unconverged"))
 def select_command(
     model: ModelArgument,
     pool: Annotated[list[Path], typer.Argument(metavar="POOL...", help="Files with structures to choose from.")],
+    keys: LabelKeys,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many structures to choose.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .extxyz, .extxyz.gz, .traj, .db, ...")],
     method: Annotated[str, typer.Option(help="variance, atoms, farthest or random.")] = "variance",
@@ -58,7 +61,7 @@ def select_command(
     require_output(output, STRUCTURE_SUFFIXES, (model, *pool))
     potential = KernelPotential.load(model, device, trust_checkpoint)
     potential.cache = None if no_cache else (cache or default_cache_folder())
-    structures = read_structures(pool, index=index, require_energy=False)
+    structures = read_structures(pool, keys, index, require_energy=False, strict=False)
     with connected(cluster) as shards, Stages(shards) as stages:
         potential.shards = shards
         found = select(potential, structures, count, method, seed, skip_unknown, stages)

@@ -8,10 +8,11 @@ from mekrr.data.checking.composition import (
     isolated_atom_energies,
     outside_row_space,
 )
-from mekrr.data.checking.duplicates import duplicate_groups
+from mekrr.data.checking.duplicates import distinct, duplicate_groups, sketches_of
 from mekrr.data.checking.issues import Issue
 from mekrr.data.checking.magnitudes import unit_of_derivatives, unit_of_energies
 from mekrr.data.checking.origins import label_remarks
+from mekrr.data.checking.soundness import require_sound
 from mekrr.data.checking.splits import Split, split
 from mekrr.data.checking.summary import DatasetSummary, inspect_report, summary
 from mekrr.data.checking.validation import Checked, check, raise_on_errors, validate
@@ -36,6 +37,7 @@ __all__ = [
     "check",
     "composition_matrix",
     "datasets",
+    "distinct",
     "duplicate_groups",
     "fetch",
     "fit_composition_reference",
@@ -49,6 +51,8 @@ __all__ = [
     "outside_row_space",
     "raise_on_errors",
     "read_structures",
+    "require_sound",
+    "sketches_of",
     "split",
     "summary",
     "unit_of_derivatives",

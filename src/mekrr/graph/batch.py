@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from mekrr.data.reading.electrons import NEUTRAL, SINGLET
-from mekrr.typing import Float, Int, Shaped, Tensor
+from mekrr.typing import Bool, Float, Int, Shaped, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,7 @@ class GraphBatch:
     Attributes:
         positions: Angstrom.
         cells: rows are lattice vectors, Angstrom; zero rows for directions without a lattice vector.
+        periodic: whether a structure repeats in all three directions.
         species: atomic numbers.
         structure: for each atom, the index of its structure in the batch.
         n_atoms: atoms of each structure.
@@ -34,6 +35,7 @@ class GraphBatch:
 
     positions: Float[Tensor, "atoms 3"]
     cells: Float[Tensor, "structures 3 3"]
+    periodic: Bool[Tensor, "structures"]
     species: Int[Tensor, "atoms"]
     structure: Int[Tensor, "atoms"]
     n_atoms: Int[Tensor, "structures"]
@@ -64,7 +66,7 @@ class GraphBatch:
             neighbour: atom index at which it ends, (edges,).
             vectors: (edges, 3); r_neighbour - r_centre, images included, Angstrom.
             n_atoms: of each structure; None for a single one.
-            cells: lattice vectors in rows, Angstrom; None where no stress is wanted.
+            cells: lattice vectors in rows, Angstrom, along which a structure repeats; None where no stress is wanted.
             charge: total charge of each structure, e; None for 0.
             spin: multiplicity 2S + 1 of each structure; None for 1.
 
@@ -82,6 +84,7 @@ class GraphBatch:
         return GraphBatch(
             positions=vectors.new_zeros(len(species), 3),
             cells=vectors.new_zeros(len(n_atoms), 3, 3) if cells is None else cells.double(),
+            periodic=torch.ones_like(n_atoms, dtype=torch.bool),
             species=species,
             structure=structure,
             n_atoms=n_atoms,
@@ -109,8 +112,8 @@ class GraphBatch:
 
     @property
     def volumes(self) -> Float[Tensor, "structures"]:
-        """Angstrom^3; zero where lattice vectors are missing."""
-        return torch.linalg.det(self.cells).abs()
+        """Angstrom^3; zero for structures that do not repeat in all three directions."""
+        return torch.linalg.det(self.cells).abs() * self.periodic
 
     def sum_atoms(self, values: Float[Tensor, "atoms"]) -> Float[Tensor, "structures"]:
         """Sum over the atoms of each structure, in float64."""

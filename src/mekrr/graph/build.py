@@ -50,6 +50,7 @@ def assemble_batch(atoms_list: Sequence[Atoms], edges: Sequence[EdgeList]) -> Gr
     return GraphBatch(
         positions=torch.from_numpy(np.concatenate([atoms.positions for atoms in atoms_list])),
         cells=torch.from_numpy(np.stack([atoms.cell.array for atoms in atoms_list])),
+        periodic=torch.tensor([bool(atoms.pbc.all()) for atoms in atoms_list]),
         species=torch.from_numpy(np.concatenate([atoms.numbers for atoms in atoms_list]).astype(np.int64)),
         structure=torch.from_numpy(np.repeat(np.arange(len(atoms_list)), n_atoms)),
         n_atoms=torch.from_numpy(n_atoms),

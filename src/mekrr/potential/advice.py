@@ -72,8 +72,9 @@ def check_elements(fitted: Fitted, backbone: Backbone, structures: Sequence[Atom
             "add structures with them, or fit with --prior backbone"
         )
     if unseen:
+        factor = f" times {fitted.prior.factor:.3g}" if fitted.prior.name == "backbone-scaled" else ""
         warnings.warn(
-            f"{_symbols(unseen)}: not in the training data; their energies are the backbone's own, unshifted",
+            f"{_symbols(unseen)}: not in the training data; their energies are the backbone's own{factor}, unshifted",
             MekrrWarning,
             stacklevel=3,
         )

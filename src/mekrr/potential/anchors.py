@@ -25,7 +25,8 @@ def anchor_structures(anchors: str, structures: Sequence[Structure], seed: int) 
     """Where the correction is asked to vanish, with the labels that say so.
 
     Args:
-        anchors: "auto" for training structures with every atom moved at random, "none", or a file of structures.
+        anchors: "auto" for training structures with every atom moved at random, "none", or a file of structures,
+            in Angstrom.
         structures: of the training set.
         seed: of the moves.
 
@@ -37,7 +38,7 @@ def anchor_structures(anchors: str, structures: Sequence[Structure], seed: int) 
     if anchors == AUTO:
         found = _rattled(structures, seed)
     else:
-        found = read_structures(Path(anchors), require_energy=False)
+        found = read_structures(Path(anchors), require_energy=False, strict=False)
         _check_elements(anchors, found, structures)
     return [
         replace(one, energy=0.0, forces=np.zeros((len(one), 3)), stress=None, weight=WEIGHT, index=i)

@@ -23,6 +23,7 @@ from mekrr.typing import Tensor
 
 FORMAT_VERSION = 3
 HEADER = "mekrr"
+SKETCHES = "sketches"
 
 
 def save_fitted(fitted: Fitted, path: str | Path) -> None:
@@ -106,7 +107,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _tensors(fitted: Fitted) -> dict[str, Tensor]:
     model = fitted.model
-    found = {f"labels.{name}": value for name, value in vars(fitted.labels).items()}
+    found = {f"labels.{name}": value for name, value in vars(fitted.labels).items() if name != SKETCHES}
+    if fitted.labels.sketches is not None:
+        found[SKETCHES] = fitted.labels.sketches  # a name of their own, which earlier versions pass over
     found |= {f"scaler.{name}": value for name, value in vars(model.scaler).items() if isinstance(value, Tensor)}
     found |= {f"centres.{f.name}": getattr(model.raw, f.name) for f in fields(Environments)}
     found |= {f"equations.{name}": value for name, value in vars(model.equations).items() if isinstance(value, Tensor)}
@@ -158,7 +161,7 @@ def _fitted(tensors: dict[str, Tensor], header: dict[str, Any]) -> Fitted:
     )
     return Fitted(
         model,
-        TrainingLabels(**_under(tensors, "labels.")),
+        TrainingLabels(**_under(tensors, "labels."), sketches=tensors.get(SKETCHES)),
         _prior_from_json(header["prior"]),
         None if header["baseline"] is None else _prior_from_json(header["baseline"]),
         _prior_from_json(header["reference"]),

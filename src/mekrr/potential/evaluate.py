@@ -80,7 +80,7 @@ class Evaluated:
 
     @property
     def stress(self) -> Float[Tensor, "structures 3 3"] | None:
-        """eV/Angstrom^3 in ASE's sign; NaN without a volume."""
+        """eV/Angstrom^3 in ASE's sign; NaN where not all three directions repeat."""
         return None if self.strain_gradient is None else stress_of(self.graph, self.strain_gradient)
 
 

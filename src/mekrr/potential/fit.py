@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mekrr.backbones import Backbone
-from mekrr.data import Structure, isolated_atom_energies, unit_of_energies
+from mekrr.data import Structure, isolated_atom_energies, sketches_of, unit_of_energies
 from mekrr.errors import DataError
 from mekrr.features import BATCH_ATOMS, DerivativeStore, FeatureCache, TangentSpace, extract, probe, tangent_space
 from mekrr.features.probes import PROBE_BATCH_ATOMS
@@ -142,11 +142,16 @@ def check_refine(job: FitJob) -> None:
     enough_to_refine(job.structures)
 
 
-def labels_of(data: TrainingSet, residuals: Float[Tensor, "structures"]) -> TrainingLabels:
+def labels_of(
+    structures: Sequence[Structure], data: TrainingSet, residuals: Float[Tensor, "structures"]
+) -> TrainingLabels:
     """What a fitted potential keeps of its training structures."""
     environments, own = data.extraction.environments, data.extraction.energies
     own = torch.full_like(data.energies, torch.nan) if own is None else own
-    return TrainingLabels(environments.species, environments.n_atoms, data.energies, own, data.weights, residuals)
+    sketches = torch.from_numpy(sketches_of(structures).numbers)
+    return TrainingLabels(
+        environments.species, environments.n_atoms, data.energies, own, data.weights, residuals, sketches
+    )
 
 
 def wanted_layers(job: FitJob) -> list[str]:
@@ -234,8 +239,9 @@ def _fitted(
     job: FitJob, data: TrainingSet, solution: Solution, choice: Choice, forces: bool, remarks: list[str]
 ) -> Fitted:
     best, residuals = solution.best, solution.loo_energies
-    names = {best.prior, "composition", *(["backbone"] if job.backbone.has_energy else [])}
-    priors = {name: data.prior(name) for name in sorted(names)}
+    baseline = data.prior("backbone") if job.backbone.has_energy else None
+    # what knowing the formula alone gives: energies that are fixed are no fit to these structures
+    reference = replace(data, references=None).prior("composition")
     record = Record(
         job.options,
         SolverRecord.of(solution, forces, data.extraction.environments.n_atoms),
@@ -250,10 +256,10 @@ def _fitted(
     )
     return Fitted(
         solution.model,
-        labels_of(data, residuals),
-        priors[best.prior],
-        priors.get("backbone"),
-        priors["composition"],
+        labels_of(job.structures, data, residuals),
+        data.prior(best.prior),
+        baseline,
+        reference,
         best.layers,
         record,
     )

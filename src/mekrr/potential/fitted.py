@@ -1,11 +1,16 @@
 """What a fit leaves behind: everything that prediction, saving and the report read."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
+from scipy.spatial import cKDTree
 
-from mekrr.features import Environments, Scaler
+from mekrr.data import Structure, sketches_of
+from mekrr.features import Environments, Scaler, structure_hash
 from mekrr.kernels import Component, KernelFunction, PointwiseKernel
+from mekrr.potential.data_record import HASH_DIGITS
 from mekrr.potential.model import Model
 from mekrr.potential.record import Record
 from mekrr.prior import Prior
@@ -24,6 +29,7 @@ class TrainingLabels:
         weights: of the structures.
         loo_residuals: leave-one-out residuals, eV (DFT minus predicted total energy); of structures added by an update
             the error of the prediction made before.
+        sketches: by which the structures are known again, see `mekrr.data.sketches_of`; None in older potentials.
     """
 
     species: Int[Tensor, "atoms"]
@@ -32,6 +38,27 @@ class TrainingLabels:
     backbone_energies: Float[Tensor, "structures"]
     weights: Float[Tensor, "structures"]
     loo_residuals: Float[Tensor, "structures"]
+    sketches: Float[Tensor, "structures numbers"] | None = None
+
+    def __add__(self, other: "TrainingLabels") -> "TrainingLabels":
+        """Of the structures of both, in order."""
+        known = self.sketches is not None and other.sketches is not None
+        names = [f.name for f in fields(self) if known or f.name != "sketches"]
+        return TrainingLabels(**{name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names})
+
+    def holds(self, structures: Sequence[Structure]) -> list[bool]:
+        """Which of the structures are among these, whoever has written them: to 1e-4 Angstrom or so."""
+        if self.sketches is None or not structures:
+            return [False] * len(structures)
+        members: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for t, species in enumerate(self.species.split(self.n_atoms.tolist())):
+            members[tuple(species.sort().values.tolist())].append(t)
+        trees = {key: cKDTree(self.sketches[each].cpu().numpy()) for key, each in members.items()}
+        sketches, found = sketches_of(structures), []
+        for structure, numbers, reach in zip(structures, sketches.numbers, sketches.reach, strict=True):
+            tree = trees.get(tuple(sorted(structure.species.tolist())))
+            found.append(tree is not None and bool(tree.query(numbers)[0] <= reach))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +93,14 @@ class Fitted:
         if self.refined is None or tangent is None:
             return False
         return not bool(self.model.coefficients.any()) and not bool(tangent.weights.any())
+
+    def trained_on(self, structures: Sequence[Structure]) -> list[bool]:
+        """Which of the structures are training structures, to the last bit or in other digits."""
+        known = set(self.record.data.hashes)
+        held = self.labels.holds(structures)
+        return [
+            structure_hash(s.atoms)[:HASH_DIGITS] in known or alike for s, alike in zip(structures, held, strict=True)
+        ]
 
     @property
     def component(self) -> Component:

@@ -34,12 +34,14 @@ class FitOptions:
         tangent_share: "auto", or the share s of the network's tangent kernel, from 0 (the kernel on features alone, as
             in the paper) to below 1; it needs forces, the sum embedding and a backbone with linear maps.
         anchors: structures without labels at which the kernel on features is asked for no correction: "auto" (training
-            structures with atoms moved at random, where the tangent kernel has a share), "none", or a file.
+            structures with atoms moved at random, where the tangent kernel has a share), "none", or a file, whose
+            positions are in Angstrom.
         length_scale: "auto", "median" (the median heuristic) or a number in units of the standardised features.
         ridge: "auto", or a number; it is multiplied by n_t / weight_t (sum) or 1 / weight_t (mean).
         criterion: what the choice maximises; "auto" is "loo+evidence" for energies alone and "loo-mae", the
             geometric mean of energy and force errors, with forces or in a basis of inducing environments.
-        isolated_atoms: take energies of isolated atoms in the data as fixed references of the composition prior.
+        isolated_atoms: take energies of isolated atoms in the data as fixed references of the composition prior, which
+            is then the only one to choose from.
         refine: rounds in which the network's weights are changed, "auto" for as many as pay off on structures held
             out, 0 for none: the potential is then a network like the pretrained one, as fast and without a kernel.
         seed: of subsets in the search.
@@ -86,7 +88,9 @@ class FitOptions:
         "--tangent-share", (AUTO,),
     )  # fmt: skip
     anchors: str = option(
-        AUTO, "where features are to correct nothing: auto (rattled training structures), none, or a file", "--anchors"
+        AUTO,
+        "where features are to correct nothing: auto (rattled training structures), none, or a file in Å",
+        "--anchors",
     )
     length_scale: str | float = option(
         AUTO, "of standardised features; median for the median heuristic", "--length-scale", (AUTO, "median")
@@ -94,7 +98,10 @@ class FitOptions:
     ridge: str | float = option(AUTO, "multiplied by atoms / weight", "--ridge", (AUTO,))
     criterion: str = option(AUTO, f"what is maximised: one of {', '.join(CRITERION_NAMES)}", "--criterion")
     isolated_atoms: bool = option(
-        False, "isolated atoms in the data fix the composition prior", "--isolated-atoms", switch="--isolated-atoms"
+        False,
+        "take the composition prior, fixed by isolated atoms in the data",
+        "--isolated-atoms",
+        switch="--isolated-atoms",
     )
     refine: int | str = option(
         0, "rounds of refining the network's weights; auto: while held-out errors fall", "--refine", (AUTO,)

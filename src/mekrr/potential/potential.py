@@ -11,9 +11,9 @@ from ase import Atoms
 
 from mekrr.backbones import Backbone, load_backbone
 from mekrr.cluster import shards_of
-from mekrr.data import Structure, as_structures, raise_on_errors, validate
+from mekrr.data import Structure, as_structures, distinct, raise_on_errors, validate
 from mekrr.errors import DataError, ModelFileError
-from mekrr.features import BATCH_ATOMS, FeatureFile, RecordedBackbone, batches, structure_hash
+from mekrr.features import BATCH_ATOMS, FeatureFile, RecordedBackbone, batches
 from mekrr.potential.advice import MekrrWarning, check_elements
 from mekrr.potential.archive import load_fitted, pack, save_fitted, unpack
 from mekrr.potential.estimate import Estimate, estimate
@@ -208,7 +208,9 @@ class KernelPotential(Estimator):
         issues = validate(structures, backbone.known_species, isolated_atoms=self.options.isolated_atoms)
         raise_on_errors(issues)
         remarks = [issue.message for issue in issues]
-        training = _without_duplicates(structures)
+        training = distinct(structures)  # a copy in the training set would make leave-one-out lie
+        if len(training) < FEWEST:
+            raise DataError(f"{len(training)} different structures were given; leave-one-out needs at least {FEWEST}")
         options, cache = self.options, self._file or self.cache
         if self._file is not None:
             options = fit_options(options_with_file(options, self._file), self._file, training, remarks)
@@ -239,7 +241,7 @@ class KernelPotential(Estimator):
         labelled = as_structures(structures)
         issues = validate(labelled, known_species=self.backbone.known_species)
         raise_on_errors(issues)
-        added = new_structures(fitted, labelled)
+        added = distinct(new_structures(fitted, labelled))
         before = torch.tensor([p.energy for p in self.predict(added, forces=False)], dtype=torch.float64)
         errors = torch.tensor([s.energy for s in added], dtype=torch.float64) - before
         job = FitJob(added, self.backbone, self.options, self.cache, Stopwatch(), progress, self.shards)
@@ -412,20 +414,6 @@ class KernelPotential(Estimator):
         if not hasattr(self, "fitted_"):
             raise ValueError("this potential has not been fitted; call fit(structures) or KernelPotential.load(path)")
         return self.fitted_
-
-
-def _without_duplicates(structures: Sequence[Structure]) -> list[Structure]:
-    """The first of equal structures: a copy in the training set would make leave-one-out lie.
-
-    Raises:
-        DataError: when too few are left.
-    """
-    first: dict[str, Structure] = {}
-    for structure in structures:
-        first.setdefault(structure_hash(structure.atoms), structure)
-    if len(first) < FEWEST:
-        raise DataError(f"{len(first)} different structures were given; leave-one-out needs at least {FEWEST}")
-    return list(first.values())
 
 
 def _check_identity(backbone: Backbone, fitted: Fitted) -> None:

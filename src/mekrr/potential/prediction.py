@@ -22,7 +22,8 @@ class Prediction:
     Attributes:
         energy: total, eV.
         forces: eV/Angstrom; None when not asked for.
-        stress: eV/Angstrom^3 in ASE's sign; None without three lattice vectors or when not asked for.
+        stress: eV/Angstrom^3 in ASE's sign; None where not all three directions repeat, or when
+            not asked for.
         atomic_energies: eV, adding up to the energy; None for the mean embedding, which has none.
         energy_std: calibrated standard deviation of the energy, eV; None when not asked for.
         atomic_energies_std: the same of each atom's energy; None when not asked for.

@@ -176,9 +176,14 @@ def layer_candidates(options: FitOptions, backbone: Backbone) -> list[tuple[str,
 
 
 def prior_candidates(options: FitOptions, data: TrainingSet) -> list[str]:
-    """Names of the priors to choose from; with one composition only, "none" is the same as "composition"."""
+    """Names of the priors to choose from; with one composition only, "none" is the same as "composition".
+
+    Energies of isolated atoms leave the one that has them.
+    """
     if options.prior != AUTO:
         return [options.prior]
+    if options.isolated_atoms:
+        return ["composition"]
     names = [name for name in PRIORS if data.extraction.energies is not None or name not in NEEDS_BACKBONE]
     return [name for name in names if name != "none" or data.compositions().rank > 1]
 

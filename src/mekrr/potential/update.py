@@ -7,9 +7,8 @@ import torch
 
 from mekrr.data import Structure
 from mekrr.errors import DataError
-from mekrr.features import structure_hash
 from mekrr.linalg import add_diagonal
-from mekrr.potential.data_record import HASH_DIGITS, DataRecord
+from mekrr.potential.data_record import DataRecord
 from mekrr.potential.fit import FitJob, labels_of, training_set
 from mekrr.potential.fitted import Fitted, TrainingLabels
 from mekrr.potential.model import TangentPart
@@ -31,8 +30,8 @@ def new_structures(fitted: Fitted, structures: Sequence[Structure]) -> list[Stru
         raise ValueError("only potentials of the sparse solver can be updated; fit again with all structures")
     if fitted.record.options.isolated_atoms:
         raise ValueError("a prior that isolated atoms have fixed is not fitted again; fit again with all structures")
-    known = set(fitted.record.data.hashes)
-    found = [s for s in structures if structure_hash(s.atoms)[:HASH_DIGITS] not in known]
+    known = fitted.trained_on(structures)
+    found = [s for s, is_known in zip(structures, known, strict=True) if not is_known]
     if not found:
         raise DataError(f"all {len(structures)} structures are in the training set already; there is nothing to add")
     strangers = {int(z) for s in found for z in s.species} - fitted.known_species
@@ -62,7 +61,7 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
     rows = Rows(data, data.extraction, model.scaler, model.basis)
     added = HERE.sum(ShardEquations(rows, model.weights), rows.shards())
     equations = model.equations + added
-    labels = _joined(fitted.labels, labels_of(data, errors))
+    labels = fitted.labels + labels_of(job.structures, data, errors)
     # of a refined network, the labels have no energies of the pretrained one, which the baseline is
     kept = fitted.baseline is None or fitted.refined is not None
     names = {fitted.prior.name, fitted.reference.name, *(() if kept else ("backbone",))}
@@ -85,10 +84,6 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
         reference=priors[fitted.reference.name][0],
         record=_record(fitted, job, remarks),
     )
-
-
-def _joined(old: TrainingLabels, new: TrainingLabels) -> TrainingLabels:
-    return TrainingLabels(*(torch.cat([a, b]) for a, b in zip(vars(old).values(), vars(new).values(), strict=True)))
 
 
 def _refitted(name: str, labels: TrainingLabels) -> tuple[Prior, Float[Tensor, "columns"]]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mekrr.data import Structure, from_ase
-from mekrr.data.checking.duplicates import duplicate_groups, have_equal_labels
+from mekrr.data.checking.duplicates import distinct, duplicate_groups, have_equal_labels, sketches_of
 
 
 @settings(max_examples=20, deadline=None)
@@ -104,3 +104,75 @@ def test_atoms_that_coincide_equal_nothing(slab):
     """No atom is the nearest of two, so that such structures are not matched, repeated to the last bit or not."""
     slab.positions[1] = slab.positions[0]
     np.testing.assert_array_equal(duplicate_groups([Structure(slab), Structure(slab)]), [0, 1])
+
+
+@pytest.mark.parametrize("decimals", [4, 5, 6, 7])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_structures_written_with_fewer_digits_are_the_same(decimals, periodic):
+    """Frames of dynamics, all different, beside themselves as another program writes them."""
+    generator = np.random.default_rng(decimals)
+    still = fcc111("Cu", (3, 3, 3), vacuum=6.0, periodic=True) if periodic else molecule("CH3CH2OH")
+    frames, written = [], []
+    for _ in range(60):
+        atoms = still.copy()
+        atoms.positions += generator.normal(0, 0.03, atoms.positions.shape)
+        other = atoms.copy()
+        other.set_cell(atoms.cell.array.round(decimals))
+        other.positions = atoms.positions.round(decimals)
+        frames.append(Structure(atoms))
+        written.append(Structure(other))
+    np.testing.assert_array_equal(duplicate_groups([*frames, *written]), [*range(60), *range(60)])
+
+
+def test_a_molecule_moved_as_a_whole_is_the_same_and_a_strained_cell_is_not():
+    atoms = molecule("CH3CH2OH")
+    moved = atoms.copy()
+    moved.positions += [0.5, -3.0, 11.0]
+    slab = fcc111("Cu", (2, 2, 3), vacuum=6.0, periodic=True)
+    strained = slab.copy()
+    strained.set_cell(slab.cell.array * 1.0002, scale_atoms=True)
+    found = duplicate_groups([Structure(a) for a in (atoms, moved, slab, strained)])
+    np.testing.assert_array_equal(found, [0, 0, 2, 3])
+
+
+def test_small_steps_do_not_join_a_trajectory():
+    """Each frame equals the next, and the last is far from the first."""
+    frames = []
+    for k in range(40):
+        atoms = molecule("H2O")
+        atoms.positions[0, 2] += 1e-4 * k
+        frames.append(Structure(atoms))
+    first = duplicate_groups(frames)
+    assert 10 < len(set(first.tolist())) < 40
+    assert all(k - first[k] <= 4 for k in range(40))
+
+
+def test_of_equal_structures_that_with_the_most_labels_is_kept(slab):
+    """In the place of the first, whatever their order."""
+    whole = from_ase(slab)
+    bare = dataclasses.replace(whole, forces=None)
+    other = Structure(molecule("H2O"), energy=-14.0)
+    for order in ((bare, other, whole), (whole, other, bare)):
+        kept = distinct(order)
+        assert [s.forces is not None for s in kept] == [True, False]
+        assert kept[1] is other
+    assert distinct([]) == []
+
+
+def test_steps_of_a_relaxation_may_differ_in_the_noise_of_their_forces(slab):
+    one = from_ase(slab)
+    near = slab.copy()
+    near.positions[0, 0] += 1e-4
+    other = Structure(near, one.energy, one.forces + 0.04)
+    assert have_equal_labels(one, other)
+    assert not have_equal_labels(one, dataclasses.replace(other, forces=one.forces + 0.2))
+    assert not have_equal_labels(one, Structure(slab, one.energy, one.forces + 0.04))
+
+
+def test_sketches_are_in_the_order_of_their_structures():
+    structures = [Structure(molecule(name)) for name in ("H2O", "CH4", "NH3", "CO2", "H2O")]
+    together = sketches_of(structures)
+    for k, one in enumerate(structures):
+        alone = sketches_of([one])
+        np.testing.assert_allclose(together.numbers[k], alone.numbers[0], rtol=0, atol=1e-12)
+        assert together.reach[k] == pytest.approx(alone.reach[0])

@@ -180,7 +180,8 @@ def test_thousands_of_structures_take_seconds():
     for i in range(1000):
         atoms = slab.copy()
         atoms.positions += 0.05 * generator.normal(size=(48, 3))
-        structures.append(Structure(atoms, -100.0, np.zeros((48, 3)), index=i))
+        forces = generator.normal(size=(48, 3))
+        structures.append(Structure(atoms, -100.0, forces - forces.mean(axis=0), index=i))
     start = time.process_time()  # of this process, whatever else the machine does
     assert validate(structures) == []
     assert time.process_time() - start < 5
@@ -199,3 +200,17 @@ def test_isolated_atoms_asked_for_must_be_there(slab):
     structures = [from_ase(slab)]
     assert codes(structures, isolated_atoms=True) == ["no-isolated-atoms"]
     assert codes([*structures, Structure(Atoms("Cu"), -0.2)], isolated_atoms=True) == []
+
+
+def test_zeros_written_for_missing_labels_are_noticed(trajectory):
+    """Of a perfect crystal forces of exactly zero are right; of moved atoms, and any stress of zeros, they are not."""
+    crystal = bulk("Cu", cubic=True).repeat(2)
+    perfect = Structure(crystal, -100.0, np.zeros((32, 3)), 0.01 * np.eye(3))
+    assert "zero-forces" not in codes([perfect])
+    alloy = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    assert codes([Structure(alloy, -20.0, np.zeros((8, 3)))]) == []
+    zeros = [dataclasses.replace(s, forces=0 * s.forces) for s in trajectory[::4]]
+    (issue,) = [i for i in validate([*zeros, *trajectory[1::4]]) if i.code == "zero-forces"]
+    assert len(issue.indices) == 10
+    assert "forces of exactly zero on all atoms, where no symmetry asks for it" in issue.message
+    assert codes([dataclasses.replace(perfect, stress=np.zeros((3, 3)))]) == ["zero-stress"]

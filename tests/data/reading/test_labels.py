@@ -140,3 +140,9 @@ def test_as_structures(slab):
 def test_info_is_json_able_where_the_file_held_numbers():
     atoms = Atoms("H", info={"count": np.int64(3), "name": "x"})
     assert type(from_ase(atoms).info["count"]) is int
+
+
+def test_a_column_of_weights_is_refused(slab):
+    slab.arrays["w"] = np.full(len(slab), 3.0)
+    with pytest.raises(DataError, match=r"weight w is array.*expected a positive number, one a structure"):
+        from_ase(slab, LabelKeys(weight="w"))

@@ -123,7 +123,7 @@ def test_stress_and_virial_that_contradict_each_other():
 @pytest.mark.parametrize("boxed", [False, True])
 def test_stress_of_what_does_not_repeat_is_left_out_with_one_remark(stress, boxed):
     atoms = molecule("H2O", vacuum=5.0 if boxed else None)
-    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.zeros((3, 3)), stress=stress)
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.eye(3) - 1 / 3, stress=stress)
     structures = [from_ase(atoms, index=0)]
     assert structures[0].stress is None
     assert [i.code for i in validate(structures)] == ["stress-left-out"]
@@ -150,3 +150,49 @@ def test_stale_results_are_called_stale():
     (issue,) = validate([from_ase(atoms)])
     assert issue.code == "no-energy"
     assert "results are stale" in issue.message
+
+
+def test_a_unit_of_stress_beside_a_virial_alone_is_an_error():
+    atoms = slab(stored=["energy"])
+    atoms.info["virial"] = np.eye(3)
+    with pytest.raises(
+        DataError, match="no stress were found beside the virial info:virial, which has the unit of the"
+    ):
+        as_structures([atoms], LabelKeys(stress_unit="kbar"))
+    both = slab(stored=["energy", "stress"])
+    assert len(as_structures([atoms, both], LabelKeys(stress_unit="kbar"))) == 2
+    (named,) = as_structures([atoms], LabelKeys(stress="virial", stress_unit="kbar"))
+    assert named.stress is not None
+
+
+def test_structures_without_the_named_key_but_with_others_are_counted():
+    frames = [slab(stored=["energy", "forces"]) for _ in range(3)]
+    frames[0].arrays["mine"] = frames[0].get_forces()
+    structures = as_structures(frames, LabelKeys(forces="mine"))
+    assert [s.forces is None for s in structures] == [False, True, True]
+    (issue,) = [i for i in validate(structures) if i.code == "forces-unnamed"]
+    assert issue.indices == (1, 2)
+    assert "no forces under the key that is named, and those under calc:forces are not read (1 more" in issue.message
+    others = [slab(ref=["energy", "forces"]), slab(ref=["energy"], dft=["forces"])]
+    messages = [i.message for i in validate(as_structures(others, LabelKeys(forces="REF_forces")))]
+    assert any("those under arrays:dft_forces are not read" in message for message in messages)
+    assert not any("None" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("units", "said"),
+    [
+        ({"energy_unit": "Ha"}, True),
+        ({"energy_unit": "Ry", "length_unit": "nm"}, True),
+        ({"energy_unit": "Ha", "forces_unit": "Ha/Angstrom"}, False),
+        ({"energy_unit": "Ha", "length_unit": "Bohr"}, False),
+        ({"energy_unit": "kcal/mol"}, False),
+    ],
+)
+def test_a_unit_of_forces_that_mixes_atomic_units_with_others_is_said(units, said):
+    atoms = slab(stored=["energy", "forces"])
+    found = [i for i in validate([from_ase(atoms, LabelKeys(**units))]) if i.code == "forces-unit"]
+    assert bool(found) is said
+    if said:
+        unit = f"{units['energy_unit']}/{units.get('length_unit', 'Angstrom')}"
+        assert f"forces are read in {unit}, by the units of energies and lengths" in found[0].message

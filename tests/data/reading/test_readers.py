@@ -259,3 +259,20 @@ def test_info_is_written_on_one_line_and_replaces_no_result(tmp_path, slab):
     assert structure.energy == pytest.approx(slab.get_potential_energy())
     assert structure.info["n"] == 3
     assert set(structure.info) == {"notes", "n", FOUND}
+
+
+def test_structures_to_predict_are_all_read(tmp_path, slab):
+    """Whatever their labels are like; those that can be read are kept, and strict reading refuses as before."""
+    frames = [slab, *(slab.copy() for _ in range(3))]
+    frames[1].info["energy"] = "converged"
+    frames[2].info |= {"dft_energy": 1.0, "dft_stress": [1.0, 2.0, 3.0]}
+    frames[3].info["scf_converged"] = False
+    write(tmp_path / "a.traj", frames)
+    with pytest.warns(
+        MekrrWarning, match=r"labels of 2 of 4 structures cannot be read.*index 1 .*'converged'"
+    ) as heard:
+        found = read_structures(tmp_path / "a.traj", require_energy=False, strict=False)
+    assert len(heard) == 1
+    assert [s.energy for s in found] == [pytest.approx(slab.get_potential_energy()), None, 1.0, None]
+    with pytest.raises(DataError, match="info:energy is not numeric"):
+        read_structures(tmp_path / "a.traj", require_energy=False)

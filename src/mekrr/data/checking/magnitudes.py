@@ -38,6 +38,10 @@ ALSO_NEAR = 0.35
 FAR_IN_SIZE = 8.0
 """Times a network's own size at which forces and stress are taken to be in another unit."""
 
+PER_BOHR, OF_ONE_SHAPE = 0.25, 0.9
+"""Logarithm of a factor of 1.28 around Bohr in Angstrom and its inverse, and the correlation with a network from which
+so small a factor says anything: relaxations, whose forces are small, differ by as much without it."""
+
 SIGNS = {
     "forces": "forces are minus the gradient of the energy",
     "stress": "stress here has ASE's sign, positive under tension; give a virial as --virial-key",
@@ -193,6 +197,13 @@ def unit_of_derivatives(
         return (
             f"the {label} labels are {ratio:.3g} times the backbone's in size though alike in direction: look at "
             f"their unit (--{label}-unit)"
+        )
+    per_bohr = abs(abs(np.log(ratio)) - abs(np.log(units.Bohr))) < PER_BOHR
+    if label == "forces" and alike > OF_ONE_SHAPE and per_bohr:
+        factor, way = (units.Bohr, "Bohr") if ratio < 1 else (1 / units.Bohr, "Angstrom")
+        return (
+            f"the forces labels are {ratio:.3g} times the backbone's in size though alike in direction, and "
+            f"{factor:.3g} is what forces per {way} are when read as the other: look at their unit (--forces-unit)"
         )
     return None
 

@@ -15,12 +15,13 @@ def label_remarks(structures: Sequence[Structure], sound: Sequence[int]) -> Iter
     yield from _stress_left_out(structures, sound)
     yield from _contradictions(structures, sound)
     yield from _own_results(structures, sound)
+    yield from _mixed_units(structures, sound)
 
 
 def _origins(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator[Issue]:
     """Where forces or stress of another origin were at hand."""
     for label in ("forces", "stress"):
-        left_out, beside = [], []
+        left_out, beside, unnamed = [], [], []
         for i in sound:
             found = structures[i].info.get(FOUND) or {}
             chosen, energy = found.get(label), found.get("energy")
@@ -29,9 +30,14 @@ def _origins(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator[
                 left_out.append((i, words))
             if other := (found.get("beside") or {}).get(label):
                 beside.append((i, f"{label} are read from {chosen}, not from {other}"))
+            if other := (found.get("unnamed") or {}).get(label):
+                words = f"it has no {label} under the key that is named, and those under {other} are not read"
+                unnamed.append((i, words))
         advice = f"energies and {label} must be of one calculation; --{label}-key chooses another"
         yield from found_issue("warning", f"{label}-origin", left_out, structures, advice)
         yield from found_issue("warning", f"{label}-choice", beside, structures, advice)
+        advice = f"give the {label} of all structures one name, or name none"
+        yield from found_issue("warning", f"{label}-unnamed", unnamed, structures, advice)
 
 
 def _stress_left_out(structures: Sequence[Structure], sound: Sequence[int]) -> list[Issue]:
@@ -50,6 +56,15 @@ def _contradictions(structures: Sequence[Structure], sound: Sequence[int]) -> li
             what = f"{key}, which is read, is {stress:.4g} where {virial} over -volume is {implied:.4g} eV/Angstrom^3"
             found.append((i, what))
     return found_issue("warning", "stress-virial", found, structures, "name the one that is right, and its unit")
+
+
+def _mixed_units(structures: Sequence[Structure], sound: Sequence[int]) -> list[Issue]:
+    units = {i: (structures[i].info.get(FOUND) or {}).get("forces_unit") for i in sound}
+    found = [
+        (i, f"forces are read in {unit}, by the units of energies and lengths") for i, unit in units.items() if unit
+    ]
+    advice = "codes that give energies in Ha or Ry mostly give forces per Bohr: name their unit with --forces-unit"
+    return found_issue("warning", "forces-unit", found, structures, advice)
 
 
 def _own_results(structures: Sequence[Structure], sound: Sequence[int]) -> list[Issue]:

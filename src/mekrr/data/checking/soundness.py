@@ -1,14 +1,16 @@
 """What a structure must be for anything else to be asked of it: finite, well shaped, with a proper cell."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from mekrr.data.checking.distances import completed, unsearchable
+from mekrr.data.checking.issues import found_issue
 from mekrr.data.reading.labels import why_no_energy
 from mekrr.data.reading.structure import Structure
+from mekrr.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,18 @@ SOUND = (
     Rule("weight", _weight, "give every structure a positive, finite weight"),
 )
 """A structure that breaks one of these is left out of all further checks."""
+
+
+def require_sound(structures: Sequence[Structure]) -> None:
+    """Refuse structures that break a rule of `SOUND`.
+
+    Raises:
+        DataError: naming the first of them, what is wrong and what to do.
+    """
+    for rule in SOUND:
+        found = [(i, complaint) for i, s in enumerate(structures) if (complaint := rule.complaint(s))]
+        for issue in found_issue("error", rule.code, found, structures, rule.advice):
+            raise DataError(issue.message)
 
 
 def no_energy(structure: Structure) -> str | None:

@@ -14,11 +14,15 @@ from mekrr.data.checking.origins import label_remarks
 from mekrr.data.checking.references import mixed_references
 from mekrr.data.checking.soundness import SOUND, Rule, no_energy, unknown_elements
 from mekrr.data.checking.trajectories import consecutive_steps, contradiction
+from mekrr.data.checking.zeros import zero_forces, zero_stresses
 from mekrr.data.reading.structure import Structure
 from mekrr.errors import DataError
 
 NET_FORCE = 0.01
 """eV/Angstrom per atom: no translation-invariant potential can fit a larger net force below this error."""
+
+LABELS = ("energy", "forces", "stress")
+TWINS = "a fit takes the one with the most labels, and splits keep them together"
 
 VIOLENT_FORCE = 10.0
 """eV/Angstrom: larger components usually belong to structures that are left out of a fit."""
@@ -68,7 +72,7 @@ def check(
     errors += _no_isolated_atoms(structures) if isolated_atoms else []
     agreeing, conflicting = _duplicates(structures, sound)
     errors += found_issue("error", "duplicates-conflict", conflicting, structures, "keep the calculation you trust")
-    doubled = found_issue("warning", "duplicates", agreeing, structures, "splits keep them together; one suffices")
+    doubled = found_issue("warning", "duplicates", agreeing, structures, TWINS)
     contacts = Contacts.of(structures, sound)
     advice = "check the positions, the cell and their unit"
     short = found_issue("warning", "short-distance", contacts.short, structures, advice)
@@ -128,19 +132,37 @@ def _duplicates(
         i, j = sound[position], sound[int(earlier)]
         name = f"it equals {structures[j].source or 'structure'}, index {structures[j].index}"
         if i != j and have_equal_labels(structures[i], structures[j]):
-            agreeing.append((i, f"{name}, labels included"))
+            agreeing.append((i, f"{name}, {_shared(structures[i], structures[j])}"))
         elif i != j:
             conflicting.append((i, f"{name}, but the labels differ"))
     return agreeing, conflicting
 
 
+def _shared(one: Structure, other: Structure) -> str:
+    """What of the labels of equal structures is equal."""
+    both = [name for name in LABELS if all(getattr(s, name) is not None for s in (one, other))]
+    either = [name for name in LABELS if any(getattr(s, name) is not None for s in (one, other))]
+    return "labels included" if both == either else "and one of them has more labels"
+
+
 def _warnings(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator[Issue]:
+    yield from _zeros(structures, sound)
     yield from _net_forces(structures, sound)
     yield from _violent_forces(structures, sound)
     yield from _mixed_references(structures, sound)
     yield from _magnitudes(structures, sound)
     yield from _units(structures, sound)
     yield from label_remarks(structures, sound)
+
+
+def _zeros(structures: Sequence[Structure], sound: Sequence[int]) -> Iterator[Issue]:
+    advice = "zeros that stand for missing labels would be fitted: take them out of the file, or name the right key"
+    for code, what, found in (
+        ("zero-forces", "forces of exactly zero on all atoms", zero_forces(structures, sound)),
+        ("zero-stress", "a stress of exactly zero", zero_stresses(structures, sound)),
+    ):
+        why = f"{what}, where no symmetry asks for it"
+        yield from found_issue("warning", code, [(i, why) for i in found], structures, advice)
 
 
 def _net_forces(structures: Sequence[Structure], sound: Sequence[int]) -> list[Issue]:

@@ -43,10 +43,21 @@ def origin_of(key: str) -> str | None:
 
 
 class Drawer:
-    """Everything one `Atoms` object holds, under keys "calc:energy", "info:REF_energy", "arrays:dft_forces"."""
+    """Everything one `Atoms` object holds, under keys "calc:energy", "info:REF_energy", "arrays:dft_forces".
 
-    def __init__(self, atoms: Atoms, where: str) -> None:
+    Args:
+        atoms: asked for what it holds, nothing else.
+        where: how a message names it.
+        strict: False leaves out labels that cannot be read.
+
+    Attributes:
+        unread: what is wrong with the labels left out.
+    """
+
+    def __init__(self, atoms: Atoms, where: str, strict: bool = True) -> None:
         self.where = where
+        self.strict = strict
+        self.unread: list[str] = []
         results, self.is_stale = _stored_results(atoms)
         self._missing: dict[str, bool] = {}
         self.written_by = atoms.info.get(OWN_RESULTS)
@@ -103,13 +114,23 @@ class Drawer:
         """The float64 array under `key` times `factor`."""
         if key is None or self._is_missing(key):
             return None
+        try:
+            return self._shaped(key, shapes) * factor
+        except DataError as error:
+            if self.strict:
+                raise
+            self.unread.append(str(error))
+            return None
+
+    def _shaped(self, key: str, shapes: set[tuple[int, ...]]) -> np.ndarray:
+        """The float64 array under `key`, of one of the shapes."""
         value = self._numeric(key)
         if value.shape not in shapes:
             expected = " or ".join(map(str, sorted(shapes, key=str)))
             raise DataError(
                 f"{self.where}: {key} has shape {value.shape}, expected {expected}; correct it or name another key"
             )
-        return np.asarray(value * factor)
+        return value
 
     def _numeric(self, key: str) -> np.ndarray:
         """The value under `key` in float64; a truth value, which extended XYZ gives a bare key, is no number."""

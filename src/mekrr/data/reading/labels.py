@@ -71,6 +71,11 @@ class LabelKeys:
         """
         return dict(_factors(self))
 
+    def mixed_unit_of_forces(self) -> str | None:
+        """Of forces whose unit is not named, where energies are in atomic units and lengths are not."""
+        mixed = self.energy_unit in ("Ha", "Ry") and self.length_unit != "Bohr" and self.forces_unit is None
+        return f"{self.energy_unit}/{self.length_unit}" if mixed else None
+
 
 @lru_cache(maxsize=64)
 def _factors(keys: LabelKeys) -> dict[str, float]:
@@ -84,7 +89,9 @@ def _factors(keys: LabelKeys) -> dict[str, float]:
     }
 
 
-def from_ase(atoms: Atoms, keys: LabelKeys | None = None, source: str = "", index: int = 0) -> Structure:
+def from_ase(
+    atoms: Atoms, keys: LabelKeys | None = None, source: str = "", index: int = 0, strict: bool = True
+) -> Structure:
     """The structure in `atoms` with the labels stored in it; no calculation is started and constraints are ignored.
 
     Args:
@@ -92,13 +99,14 @@ def from_ase(atoms: Atoms, keys: LabelKeys | None = None, source: str = "", inde
         keys: where the labels are and in which units.
         source: the file, for messages.
         index: position in that file.
+        strict: False leaves out labels that are not numbers or have the wrong shape.
 
     Raises:
         DataError: when a label is not a number or has the wrong shape.
     """
     keys = keys or LabelKeys()
     where = f"{source or 'structure'}, index {index} ({formula(atoms)})"
-    drawer = Drawer(atoms, where)
+    drawer = Drawer(atoms, where, strict)
     factors = keys.factors()
     choice = _Choice.of(drawer, keys)
     geometry = _geometry(atoms, factors["length"], choice.used_arrays())
@@ -108,6 +116,9 @@ def from_ase(atoms: Atoms, keys: LabelKeys | None = None, source: str = "", inde
     found: dict[str, Any] = {"energy": choice.energy, "forces": choice.forces, "stress": stress_key}
     found |= {"other_energies": choice.other_energies(drawer, factors["energy"]), "present": drawer.keys}
     found |= choice.record() | remarks
+    if forces is not None and (unit := keys.mixed_unit_of_forces()):
+        found["forces_unit"] = unit
+    found |= {"unread": drawer.unread} if drawer.unread else {}
     found |= {"stale": True} if drawer.is_stale else {}
     found |= {"written_by": str(drawer.written_by)} if drawer.written_by is not None else {}
     return Structure(
@@ -115,7 +126,7 @@ def from_ase(atoms: Atoms, keys: LabelKeys | None = None, source: str = "", inde
         energy=energy,
         forces=forces,
         stress=stress,
-        weight=_weight(atoms, keys.weight, where),
+        weight=_weight(drawer, keys.weight),
         info=drawer.other_info([choice.energy, choice.stress, choice.virial]) | {FOUND: found},
         source=source,
         index=index,
@@ -186,11 +197,16 @@ def require_named(structures: Sequence[Structure], keys: LabelKeys) -> None:
                 f"{read[0].source or 'these structures'}: no structure has the {label} key {name!r}: check its "
                 f"spelling; keys found: {', '.join(sorted(present)) or 'none'}"
             )
+    virials = {s.info[FOUND].get("virial") for s in read}
     for label, unit in (("forces", keys.forces_unit), ("stress", keys.stress_unit)):
-        if unit is not None and all(s.info[FOUND][label] is None for s in read):
+        found = {s.info[FOUND][label] for s in read} - {None}
+        if unit is not None and found <= virials:
+            instead = (
+                f" beside the virial {', '.join(sorted(found))}, which has the unit of the energy" if found else ""
+            )
             raise DataError(
                 f"{read[0].source or 'these structures'}: a unit of the {label} is given ({unit}), but no {label} "
-                f"were found; name their key, or leave the unit out; keys found: {', '.join(sorted(present))}"
+                f"were found{instead}; name their key, or leave the unit out; keys found: {', '.join(sorted(present))}"
             )
 
 
@@ -201,6 +217,7 @@ class _Choice:
     Attributes:
         left_out: by label, the key of the first candidate where no label of the origin chosen is there.
         beside: by label, another candidate beside the one chosen.
+        unnamed: by label, the first candidate where the key that is named is not there.
     """
 
     energy: str | None
@@ -209,6 +226,7 @@ class _Choice:
     virial: str | None
     left_out: dict[str, str]
     beside: dict[str, str]
+    unnamed: dict[str, str]
     energies: tuple[str, ...]
 
     @staticmethod
@@ -222,6 +240,7 @@ class _Choice:
         chosen: dict[str, str | None] = {}
         left_out: dict[str, str] = {}
         beside: dict[str, str] = {}
+        unnamed: dict[str, str] = {}
         every = {label: [key for o in origins for key in drawer.candidates(label, o, prefer_free)] for label in named}
         for label, name in named.items():
             own = drawer.candidates(label, origin, prefer_free) if origin in origins else []
@@ -229,9 +248,11 @@ class _Choice:
                 own = []  # the user wants the virial
             chosen[label] = at[label] if name else next(iter(own), None)
             others = [key for key in every[label] if key != chosen[label] and origin_of(key) != origin]
-            if others and label != "virial":
-                (left_out if chosen[label] is None and not name else beside)[label] = others[0]
-        return _Choice(**chosen, left_out=left_out, beside=beside, energies=tuple(every["energy"]))
+            if name and chosen[label] is None and every[label]:
+                unnamed[label] = every[label][0]
+            elif others and label != "virial":
+                (left_out if chosen[label] is None else beside)[label] = others[0]
+        return _Choice(**chosen, left_out=left_out, beside=beside, unnamed=unnamed, energies=tuple(every["energy"]))
 
     def used_arrays(self) -> list[str]:
         """Names of the arrays that are labels."""
@@ -245,7 +266,7 @@ class _Choice:
 
     def record(self) -> dict[str, Any]:
         """For `Structure.info`."""
-        return {"left_out": self.left_out, "beside": self.beside}
+        return {"left_out": self.left_out, "beside": self.beside, "unnamed": self.unnamed}
 
 
 def _origin(drawer: Drawer, at: dict[str, str | None], origins: Sequence[str]) -> str:
@@ -293,7 +314,7 @@ def _stress(
         return None, None, {"stress_left_out": key}
     implied = None if virial is None else -_symmetric(virial) / volume
     if stress is None:
-        return key, implied, {}
+        return key, implied, {"virial": key}
     stress = _symmetric(stress)
     remarks = {}
     if implied is not None and np.abs(implied - stress).max() > max(SAME_STRESS, 0.01 * np.abs(stress).max()):
@@ -310,8 +331,10 @@ def _symmetric(tensor: np.ndarray) -> np.ndarray:
     return (matrix + matrix.T) / 2
 
 
-def _weight(atoms: Atoms, key: str | None, where: str) -> float:
-    value = atoms.info.get(key, 1.0) if key else 1.0
+def _weight(drawer: Drawer, name: str | None) -> float:
+    key = drawer.named(name) if name else None
+    value = 1.0 if key is None else drawer[key]
     if not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
-        raise DataError(f"{where}: weight {key} is {value!r}, expected a positive number")
+        held = " ".join(repr(value).split())[:60]
+        raise DataError(f"{drawer.where}: weight {name} is {held}, expected a positive number, one a structure")
     return float(value)

@@ -12,6 +12,7 @@ from ase.io.formats import UnknownFileTypeError, open_with_compression, string2i
 
 from mekrr.data.reading.convergence import check_policy, without_unconverged
 from mekrr.data.reading.databases import iter_db, iter_json, iter_lmdb
+from mekrr.data.reading.drawer import FOUND
 from mekrr.data.reading.labels import LabelKeys, from_ase, require_named, why_no_energy
 from mekrr.data.reading.structure import Structure
 from mekrr.data.reading.vasp import iter_outcar, iter_vasprun
@@ -27,6 +28,7 @@ def read_structures(
     keys: LabelKeys | None = None,
     index: str | int | slice = ":",
     require_energy: bool = True,
+    strict: bool = True,
 ) -> list[Structure]:
     """The structures of one file, or of several one after another.
 
@@ -35,7 +37,9 @@ def read_structures(
             that `ase.io.read` knows.
         keys: names and units of the labels; by default the usual places are searched.
         index: which structures of each file, as in `ase.io.read`.
-        require_energy: False for structures to predict, which need no labels.
+        require_energy: False where labels are not needed.
+        strict: False for structures to predict: labels that cannot be read are left out with a warning, and a structure
+            whose electronic loop did not converge stays.
 
     Raises:
         DataError: when a file is missing, empty, truncated, not what its name says, holds no structure, or a structure
@@ -45,21 +49,34 @@ def read_structures(
     keys = keys or LabelKeys()
     keys.factors()
     check_policy(keys.unconverged)
-    structures = [s for one in paths for s in _read_file(Path(one), keys, index)]
+    structures = [s for one in paths for s in _read_file(Path(one), keys, index, strict)]
     require_named(structures, keys)
     if require_energy:
         _require_energies(structures, keys)
     return structures
 
 
-def _read_file(path: Path, keys: LabelKeys, index: str | int | slice) -> list[Structure]:
+def _read_file(path: Path, keys: LabelKeys, index: str | int | slice, strict: bool) -> list[Structure]:
     chosen = _as_slice(index)
     _check_file(path)
     frames = _chosen(_guarded(path), chosen)
-    structures = [from_ase(atoms, keys, str(path), i) for i, atoms in frames]
+    structures = [from_ase(atoms, keys, str(path), i, strict) for i, atoms in frames]
     if not structures:
         raise DataError(f"{path} holds no structure at index {index!r}: choose another index or check the file")
-    return without_unconverged(structures, keys.unconverged)
+    if strict:
+        return without_unconverged(structures, keys.unconverged)
+    _warn_of_unread(structures)
+    return structures
+
+
+def _warn_of_unread(structures: Sequence[Structure]) -> None:
+    unread = [reasons for s in structures if (reasons := s.info[FOUND].get("unread"))]
+    if unread:
+        warnings.warn(
+            f"labels of {len(unread)} of {len(structures)} structures cannot be read and are left out: {unread[0][0]}",
+            MekrrWarning,
+            stacklevel=4,
+        )
 
 
 def _as_slice(index: str | int | slice) -> slice:

@@ -119,7 +119,7 @@ def warnings_of(fitted: Fitted, evaluation: Evaluation, shown: Sequence[str] = (
         shown: warnings beside these.
     """
     found = [
-        *training_remarks(fitted.record, evaluation.structures),
+        *training_remarks(fitted, evaluation.structures),
         *evaluation.remarks,
         *no_better(evaluation.metrics()),
         *undetermined(fitted, [s.atoms for s in evaluation.structures]),
