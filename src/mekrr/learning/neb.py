@@ -197,7 +197,7 @@ def _settled(
         surface = ExactAt.label(surface, still(saddle.frame), saddle.energy, saddle.forces, WIDTH)
     for _ in range(ROUNDS):
         images = _band(state, start, surface)
-        held = _relax(session, state, images, saddle is None, options)
+        held = _relax(session, state, images, options)
         state["path"] = [image.positions.copy() for image in images]
         predicted = session.predicted([still(image) for image in images[1:-1]], surface)
         deviations = _deviations(predicted)
@@ -226,13 +226,19 @@ def _images(state: State, start: Atoms) -> list[Atoms]:
     return images
 
 
-def _relax(session: Session, state: State, images: list[Atoms], rough: bool, options: NebOptions) -> bool:
-    """Relax the band, first without climbing where it is rough; whether the trust radius has held it."""
-    trust = np.inf if session.learner.potential is None else TRUST
-    share = CERTAIN_SHARE if state["certain"] else UNCERTAIN_SHARE
-    fmax = ROUGH if session.learner.potential is None else share * options.fmax
+def _relax(session: Session, state: State, images: list[Atoms], options: NebOptions) -> bool:
+    """Relax the band, first without climbing while it is uncertain; whether the trust radius has held it.
+
+    On the network alone nothing climbs: between few images far apart the way up may lead anywhere.
+    """
     begun = [image.positions.copy() for image in images]
-    return (rough and _minimise(images, fmax, False, begun, trust)) or _minimise(images, fmax, True, begun, trust)
+    if session.learner.potential is None:
+        return _minimise(images, ROUGH, False, begun, np.inf)
+    certain = state["certain"]
+    fmax = (CERTAIN_SHARE if certain else UNCERTAIN_SHARE) * options.fmax
+    if not certain and _minimise(images, fmax, False, begun, TRUST):
+        return True
+    return _minimise(images, fmax, True, begun, TRUST)
 
 
 def _minimise(images: list[Atoms], fmax: float, climb: bool, begun: Sequence[np.ndarray], trust: float) -> bool:
