@@ -29,7 +29,7 @@ from mekrr.learning.session import MOST_FAILURES, EndedError, Outcome, Session, 
 from mekrr.learning.surface import ExactAt, free_forces, largest
 
 SPRING = 0.5  # eV/Angstrom^2
-STEPS = 300  # of a band, before it climbs and then
+STEPS, UNCERTAIN_STEPS = 300, 100  # of a band, before it climbs and then; of one that a label will change
 LARGEST_STEP = 0.1  # Angstrom
 ROUGH = 0.2  # eV/Angstrom: how far a band of the network alone is minimised
 TRUST = 0.3  # Angstrom that an atom of an image may move on a potential before the path is looked at again
@@ -236,15 +236,17 @@ def _relax(session: Session, state: State, images: list[Atoms], options: NebOpti
         return _minimise(images, ROUGH, False, begun, np.inf)
     certain = state["certain"]
     fmax = (CERTAIN_SHARE if certain else UNCERTAIN_SHARE) * options.fmax
-    if not certain and _minimise(images, fmax, False, begun, TRUST):
-        return True
-    return _minimise(images, fmax, True, begun, TRUST)
+    if certain:
+        return _minimise(images, fmax, True, begun, TRUST)
+    return any(_minimise(images, fmax, climb, begun, TRUST, UNCERTAIN_STEPS) for climb in (False, True))
 
 
-def _minimise(images: list[Atoms], fmax: float, climb: bool, begun: Sequence[np.ndarray], trust: float) -> bool:
+def _minimise(
+    images: list[Atoms], fmax: float, climb: bool, begun: Sequence[np.ndarray], trust: float, steps: int = STEPS
+) -> bool:
     """Move a band to where its forces are small, or until an atom of it has come too far; whether one has."""
     band: Any = NEB(images, k=SPRING, climb=climb, method="improvedtangent", allow_shared_calculator=True)
-    return any(_hold(images, begun, trust) for _ in FIRE(band, logfile=None, maxstep=LARGEST_STEP).irun(fmax, STEPS))
+    return any(_hold(images, begun, trust) for _ in FIRE(band, logfile=None, maxstep=LARGEST_STEP).irun(fmax, steps))
 
 
 def _hold(images: Sequence[Atoms], begun: Sequence[np.ndarray], trust: float) -> bool:
