@@ -44,6 +44,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_same_file(target: Path, other: Path) -> bool:
+    """Whether both are one file, whatever links, spellings or letter case lead to it; it need not be there yet.
+
+    Args:
+        target: as `regular_target` gives it.
+        other: as a user gives it.
+    """
+    return target == other.resolve() or (target.exists() and other.exists() and target.samefile(other))
+
+
 def regular_target(path: str | Path) -> Path:
     """The file that would be written: where links end; it need not exist yet.
 

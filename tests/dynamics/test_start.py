@@ -71,6 +71,14 @@ def test_read_start_keeps_constraints_momenta_and_masses_and_drops_labels(tmp_pa
     assert not has_velocities(read_start(tmp_path / "s.extxyz", 0)[0])
 
 
+def test_a_start_whose_electrons_had_not_converged_is_a_start(tmp_path):
+    atoms = labelled(copper(2))
+    atoms.info["scf_converged"] = False
+    ase.io.write(tmp_path / "s.extxyz", atoms)
+    start, _ = read_start(tmp_path / "s.extxyz")
+    np.testing.assert_allclose(start.positions, atoms.positions, atol=1e-7)
+
+
 def test_other_formats_and_constraints(tmp_path):
     atoms = copper(2)
     atoms.set_constraint(FixBondLength(0, 1))

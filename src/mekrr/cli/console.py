@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mekrr._version import __version__
-from mekrr.files import regular_target
+from mekrr.files import is_same_file, regular_target
 from mekrr.potential import MekrrWarning
 from mekrr.shards import HERE, Shards
 
@@ -72,15 +72,10 @@ def start_log(path: Path | None, used: Iterable[Path | str | None] = ()) -> None
         return
     target = regular_target(path)
     for other in used:
-        if other is not None and _is_same(target, Path(other)):
+        if other is not None and is_same_file(target, Path(other)):
             raise ValueError(f"--log {path} is {other}, which this command reads or writes; choose another file")
     _Run.log = target.open("a", encoding="utf-8")
     log(f"mekrr {__version__}: {shlex.join(['mekrr', *sys.argv[1:]])} in {Path.cwd()}")
-
-
-def _is_same(target: Path, other: Path) -> bool:
-    """Whether both lead to one file, which need not be there yet."""
-    return target == other.resolve() or (target.exists() and other.exists() and target.samefile(other))
 
 
 def log(line: str) -> None:

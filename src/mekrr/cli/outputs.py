@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mekrr.files import regular_target
+from mekrr.files import is_same_file, regular_target
 
 MODEL_SUFFIXES = (".safetensors", ".st", "")
 PAGE_SUFFIXES = (".html", ".htm")
@@ -45,13 +45,8 @@ def require_writable(path: Path, inputs: Iterable[Path | str | None] = ()) -> No
     if not os.access(target.parent, os.W_OK):
         raise PermissionError(f"{path.parent}: cannot be written; choose another output")
     for given in inputs:
-        if given is not None and _is_same(target, Path(given)):
+        if given is not None and Path(given).exists() and is_same_file(target, Path(given)):
             raise ValueError(f"{path} is the input {given}: it would be overwritten; choose another output")
-
-
-def _is_same(target: Path, given: Path) -> bool:
-    """Whether both are one file, whatever links, spellings or letter case lead to it."""
-    return target.exists() and given.exists() and os.path.samefile(target, given)
 
 
 def suffix_of(path: Path, suffixes: tuple[str, ...]) -> str:

@@ -82,10 +82,10 @@ def _first_equal(family: Sequence[Atoms]) -> np.ndarray:
     found = np.arange(len(family))
     # equal to a first one, not to one that equals a first: small steps would join a whole trajectory
     for j in sorted(earlier):
-        firsts = (i for i in sorted(earlier[j]) if found[i] == i and coincide(family[i], family[j]))
+        firsts = (i for i in sorted(earlier[j]) if found[i] == i and _coincide(family[i], family[j]))
         found[j] = next(firsts, j)
     for i, j in twins:
-        found[j] = found[i] if coincide(family[i], family[j]) else j
+        found[j] = found[i] if _coincide(family[i], family[j]) else j
     return found
 
 
@@ -101,7 +101,7 @@ def _to_the_last_bit(family: Sequence[Atoms]) -> tuple[Int[ndarray, "distinct"],
     return np.array(list(first.values())), twins
 
 
-def coincide(one: Atoms, other: Atoms) -> bool:
+def _coincide(one: Atoms, other: Atoms) -> bool:
     """Whether every atom of one lies on an atom of the same species of the other.
 
     Sketches alone do not tell: all their waves vanish for the supercell of any structure.
