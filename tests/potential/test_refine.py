@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from mekrr import KernelPotential, evaluate
+from mekrr.backbones import changed
 from mekrr.backbones.derivatives import energy_forces_stress
 from mekrr.data import as_structures
 from mekrr.errors import DataError
 from mekrr.features import tangent_space
 from mekrr.graph import build_batch
 from mekrr.potential.linearised import Linearised, common
-from mekrr.potential.network import fit_shifts, network_errors
+from mekrr.potential.network import Answers
+from mekrr.potential.options import FitOptions
+from mekrr.potential.refine import FIRST_DAMPING, Refiner
 from mekrr.solve import RowWeights
 
 pytestmark = pytest.mark.filterwarnings("ignore::mekrr.potential.MekrrWarning")
@@ -64,8 +67,6 @@ def test_a_step_is_the_minimum_of_both_ridges(sevennet, alloys):
 
 def test_the_linearised_network_is_its_tangent(sevennet, alloys):
     """own + T (w - w_k) follows the energy of the changed network, to first order."""
-    from mekrr.backbones import changed
-
     structures = as_structures(alloys[:3])
     space = tangent_space(structures, sevennet)
     w = torch.zeros(space.width, dtype=torch.float64)
@@ -81,8 +82,9 @@ def test_the_linearised_network_is_its_tangent(sevennet, alloys):
 
 def test_errors_of_a_network(sevennet, alloys):
     structures = as_structures(alloys[:4])
-    prior = fit_shifts(sevennet, structures)
-    found = network_errors(sevennet, prior, structures)
+    answers = Answers.of(sevennet, structures)
+    prior = answers.shifts(structures)
+    found = answers.errors(prior, structures)
     forces = 0.0
     for t, s in enumerate(structures):
         own = energy_forces_stress(sevennet, build_batch([s.atoms], sevennet.cutoff))
@@ -97,6 +99,27 @@ def test_errors_of_a_network(sevennet, alloys):
             assert float(found.strain[t]) == pytest.approx(strain, rel=1e-4)
             forces += 0.01 * strain / len(s)
     assert found.objective(RowWeights(1e-3, 0.01)) == pytest.approx(forces, rel=1e-4)
+
+
+def test_a_round_lowers_what_it_says_it_lowers(sevennet, alloys):
+    """Objectives are of the structures asked for, shifts fitted to them, at the weights that come back."""
+    structures, held = as_structures(alloys[:5]), as_structures(alloys[5:8])
+    options = FitOptions(probes=2)
+    refiner = Refiner(sevennet, tangent_space(structures, sevennet), options, RowWeights(1e-2, 1.0), 1e-6)
+    zero = torch.zeros(refiner.space.width, dtype=torch.float64)
+    start = refiner.network(zero, structures)
+    moved, _ = refiner.step(start, refiner.linearise(start, structures, 0), structures, FIRST_DAMPING)
+    assert refiner.objective(moved) < 0.5 * refiner.objective(start)
+    there = Answers.of(changed(sevennet, common(refiner.space, moved.w)), structures)
+    expected = there.errors(there.shifts(structures), structures)
+    torch.testing.assert_close(moved.errors.energy, expected.energy)
+    torch.testing.assert_close(moved.errors.force, expected.force)
+    assert refiner.objective(moved) == pytest.approx(
+        expected.objective(refiner.weights) + 1e-6 * float(moved.w.square().sum())
+    )
+    own = Answers.of(moved.backbone, held)  # shifts are those of the structures learnt from
+    torch.testing.assert_close(moved.errors_on(held).energy, own.errors(moved.prior, held).energy)
+    assert refiner.round(moved, 1e-3, moved.errors_on(held)).objective == refiner.objective(moved)
 
 
 @pytest.mark.slow

@@ -2,6 +2,9 @@
 
 import copy
 import hashlib
+from typing import Any
+
+import torch
 
 from mekrr.backbones.base import Backbone
 from mekrr.backbones.linear_maps import change_weights
@@ -29,8 +32,32 @@ def changed(backbone: Backbone, change: WeightChange) -> Backbone:
         deltas[name] = left @ core[0] @ right.T
         digest.update(name.encode() + deltas[name].numpy().tobytes())
     found: Backbone = object.__new__(type(backbone))  # not by its own way of travelling, which loads it again
-    vars(found).update(copy.deepcopy(vars(backbone)))
+    vars(found).update(copy.deepcopy(vars(backbone), _traced(backbone)))
     found.origin = backbone, change
     change_weights(found.linear_layers, deltas)
     found.weights_hash = digest.hexdigest()
+    return found
+
+
+def _traced(backbone: Backbone) -> dict[int, Any]:
+    """Copies of the modules that run traced code, weights their own and code in common.
+
+    e3nn's modules travel as pickles of their code, which would be traced and compiled again for every copy: a second
+    where the rest takes milliseconds.
+    """
+    held = [
+        part for value in vars(backbone).values() for part in (value.values() if isinstance(value, dict) else [value])
+    ]
+    modules = {id(m): m for part in held if isinstance(part, torch.nn.Module) for m in part.modules()}
+    found: dict[int, Any] = {}
+    for key, module in modules.items():
+        children = dict(module.named_children())
+        code = [name for name, child in children.items() if isinstance(child, torch.fx.GraphModule)]
+        if code and len(code) == len(children) and not any(list(children[name].parameters()) for name in code):
+            twin = object.__new__(type(module))
+            vars(twin).update(vars(module))
+            for kind in ("_parameters", "_buffers", "_modules"):
+                vars(twin)[kind] = dict(vars(module)[kind])
+            vars(twin)["_parameters"] = copy.deepcopy(module._parameters)
+            found[key] = twin
     return found

@@ -7,11 +7,11 @@ import torch
 
 from mekrr.backbones import Backbone
 from mekrr.data import Structure
-from mekrr.features import extract, observe
+from mekrr.features import observe
 from mekrr.potential.held_out import HeldOutErrors
 from mekrr.prior import Compositions, Prior, fit_prior
 from mekrr.solve import RowWeights
-from mekrr.typing import Float, Tensor
+from mekrr.typing import Float, Int, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,39 +50,62 @@ class Errors:
         return HeldOutErrors.of(self.energy, self.force, self.n_atoms)
 
 
-def fit_shifts(backbone: Backbone, structures: Sequence[Structure]) -> Prior:
-    """The network's energy plus one shift an element, fitted to labels."""
-    atoms = [s.atoms for s in structures]
-    own = extract(atoms, backbone, backbone.layers[:1]).energies
-    species = torch.cat([torch.as_tensor(s.species, dtype=torch.int64) for s in structures])
-    compositions = Compositions.of(species, torch.tensor([len(s) for s in structures]))
-    energies = torch.tensor([s.energy for s in structures], dtype=torch.float64)
-    weights = torch.tensor([s.weight for s in structures], dtype=torch.float64)
-    return fit_prior("backbone", energies, compositions, own, weights)[0]
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """A network's own energies, forces and strain gradients, without shifts.
 
+    Attributes:
+        energies: of each structure, eV.
+        forces: of each structure's atoms, eV/Angstrom.
+        strain_gradients: of each structure, eV.
+    """
 
-def network_errors(backbone: Backbone, prior: Prior, structures: Sequence[Structure]) -> Errors:
-    """Of a network with shifts, on labelled structures."""
-    energy, force, strain = [], [], []
-    for chosen, seen in observe([s.atoms for s in structures], backbone, backbone.layers[:1], gradients=True):
-        assert seen.atomic_energies is not None
-        shifted = seen.atomic_energies.cpu() + prior.shift_energies(seen.graph.species.cpu())
-        pulled = seen.pull_back(seen.edge_gradient(factor=1.0))
-        sizes = seen.graph.n_atoms.tolist()
-        forces, gradients = (part.double().cpu() for part in (pulled.forces, pulled.strain_gradient))
-        parts = zip(chosen, shifted.split(sizes), forces.split(sizes), gradients, strict=True)
-        for t, e, f, g in parts:
-            s = structures[t]
-            energy.append(float(s.energy or 0.0) - float(e.sum()))
+    energies: Float[Tensor, "structures"]
+    forces: tuple[Float[Tensor, "_atoms 3"], ...]
+    strain_gradients: Float[Tensor, "structures 3 3"]
+
+    @staticmethod
+    def of(backbone: Backbone, structures: Sequence[Structure]) -> "Answers":
+        """One pass and back over each structure."""
+        found: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        for chosen, seen in observe([s.atoms for s in structures], backbone, backbone.layers[:1], gradients=True):
+            assert seen.atomic_energies is not None
+            pulled = seen.pull_back(seen.edge_gradient(factor=1.0))
+            sizes = seen.graph.n_atoms.tolist()
+            sums = [part.double().sum() for part in seen.atomic_energies.cpu().split(sizes)]
+            forces, gradients = (part.double().cpu() for part in (pulled.forces, pulled.strain_gradient))
+            found |= dict(zip(chosen, zip(sums, forces.split(sizes), gradients, strict=True), strict=True))
+        each = [found[t] for t in range(len(structures))]
+        return Answers(
+            torch.stack([e for e, _, _ in each]), tuple(f for _, f, _ in each), torch.stack([g for *_, g in each])
+        )
+
+    def shifts(self, structures: Sequence[Structure]) -> Prior:
+        """One shift an element, fitted to the labels that these energies leave."""
+        compositions = Compositions.of(_species(structures), torch.tensor([len(s) for s in structures]))
+        energies = torch.tensor([s.energy for s in structures], dtype=torch.float64)
+        weights = torch.tensor([s.weight for s in structures], dtype=torch.float64)
+        return fit_prior("backbone", energies, compositions, self.energies, weights)[0]
+
+    def errors(self, prior: Prior, structures: Sequence[Structure]) -> Errors:
+        """With shifts, on the structures that these answers are of."""
+        force, strain = [], []
+        for s, f, g in zip(structures, self.forces, self.strain_gradients, strict=True):
             difference = None if s.forces is None else torch.as_tensor(s.forces, dtype=torch.float64) - f
             force.append(float("nan") if difference is None else float(difference.square().mean()))
             strain.append(0.0 if s.stress is None else _strain_error(s, g))
-    n = torch.tensor([len(s) for s in structures], dtype=torch.float64)
-    weights = torch.tensor([s.weight for s in structures], dtype=torch.float64)
-    return Errors(_doubles(energy), _doubles(force), _doubles(strain), n, weights)
+        n = [len(s) for s in structures]
+        shifts = prior.shift_energies(_species(structures)).split(n)
+        energies = _doubles([float(s.energy or 0.0) - float(e.sum()) for s, e in zip(structures, shifts, strict=True)])
+        weights = _doubles([s.weight for s in structures])
+        return Errors(energies - self.energies, _doubles(force), _doubles(strain), _doubles(n), weights)
 
 
-def _doubles(values: list[float]) -> Float[Tensor, "structures"]:
+def _species(structures: Sequence[Structure]) -> Int[Tensor, "atoms"]:
+    return torch.cat([torch.as_tensor(s.species, dtype=torch.int64) for s in structures])
+
+
+def _doubles(values: Sequence[float]) -> Float[Tensor, "structures"]:
     return torch.tensor(values, dtype=torch.float64)
 
 

@@ -21,7 +21,7 @@ from mekrr.potential.fitted import Fitted
 from mekrr.potential.held_out import COVERAGE, held_out
 from mekrr.potential.linearised import Linearised, common
 from mekrr.potential.model import TangentPart
-from mekrr.potential.network import Errors, fit_shifts, network_errors
+from mekrr.potential.network import Answers, Errors
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.record import RefinementRecord, Round, SolverRecord
 from mekrr.potential.training import StageProgress
@@ -30,7 +30,7 @@ from mekrr.solve import Factor, NormalEquations, RowWeights
 from mekrr.typing import Float, Tensor
 
 PRIOR = "backbone"
-MOST_ROUNDS = 6  # of "auto"
+MOST_ROUNDS = 12  # of "auto"
 GAIN = 0.01  # "auto" stops when the log of the held-out error falls by less
 FEWEST = 20  # structures: some are held out
 HELD_SHARE, FEWEST_HELD, MOST_HELD = 8, 5, 40
@@ -44,15 +44,23 @@ FORCE_WEIGHTS = (1e-3, 1e-2, 1e-1)
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A network at a point, and the shifts that go with it."""
+    """A network at a point.
+
+    Attributes:
+        w: the point.
+        backbone: with the weights of the point.
+        prior: the shifts that go with it.
+        errors: on the structures that the shifts are fitted to.
+    """
 
     w: Float[Tensor, "width"]
     backbone: Backbone
     prior: Prior
+    errors: Errors
 
-    def errors(self, structures: Sequence[Structure]) -> Errors:
-        """On labelled structures."""
-        return network_errors(self.backbone, self.prior, structures)
+    def errors_on(self, structures: Sequence[Structure]) -> Errors:
+        """On labelled structures that the shifts do not know."""
+        return Answers.of(self.backbone, structures).errors(self.prior, structures)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +84,9 @@ class Refiner:
     def network(self, w: Float[Tensor, "width"], structures: Sequence[Structure]) -> Network:
         """At a point, with shifts fitted to structures."""
         there = self.backbone if not bool(w.any()) else changed(self.backbone, common(self.space, w))
-        return Network(w, there, fit_shifts(there, structures))
+        answers = Answers.of(there, structures)
+        prior = answers.shifts(structures)
+        return Network(w, there, prior, answers.errors(prior, structures))
 
     def linearise(self, network: Network, structures: Sequence[Structure], seed: int) -> Linearised:
         """Rows at a network's point, along other directions for another seed."""
@@ -84,15 +94,13 @@ class Refiner:
             network.w, network.backbone, structures, self.space, self.options.probes, self.options.seed + seed
         )
 
-    def objective(self, network: Network, structures: Sequence[Structure]) -> float:
+    def objective(self, network: Network) -> float:
         """Of the ridge problem, with the network itself in place of its linearisation."""
-        size = float(network.w.square().sum())
-        return network.errors(structures).objective(self.weights) + self.ridge * size
+        return network.errors.objective(self.weights) + self.ridge * float(network.w.square().sum())
 
-    def round(self, network: Network, damping: int, learning: Sequence[Structure], errors: Errors) -> Round:
+    def round(self, network: Network, damping: float | None, held_out: Errors) -> Round:
         """For the record."""
-        size = float(network.w.norm())
-        return Round(size, DAMPINGS[damping], self.objective(network, learning), errors.summary())
+        return Round(float(network.w.norm()), damping, self.objective(network), held_out.summary())
 
     def step(
         self, network: Network, here: Linearised, structures: Sequence[Structure], damping: int
@@ -103,7 +111,7 @@ class Refiner:
             The network, and the index of its damping.
         """
         factor = here.factor(self.weights)
-        before = self.objective(network, structures)
+        before = self.objective(network)
         unit = float(factor.eigenvalues.max()) / self.ridge
         tried: dict[int, tuple[float, Network]] = {}
 
@@ -113,7 +121,7 @@ class Refiner:
             if i not in tried:
                 w = here.solve(factor, self.weights, self.ridge, unit * DAMPINGS[i], PRIOR)
                 there = self.network(w, structures)
-                tried[i] = self.objective(there, structures), there
+                tried[i] = self.objective(there), there
             return tried[i][0]
 
         at = damping
@@ -161,22 +169,22 @@ def refine(
     automatic = options.refine == AUTO
     rounds = MOST_ROUNDS if automatic else int(options.refine)
     network, damping = start, FIRST_DAMPING
-    errors = start.errors(held)
-    done = [Round(0.0, None, refiner.objective(start, learning), errors.summary())]
+    errors = start.errors_on(held)
+    done = [refiner.round(start, None, errors)]
     for k in range(rounds):
         if progress is not None:
             progress("refine", k, rounds + 1)
         here = here if k == 0 else refiner.linearise(network, learning, k)
         moved, damping = refiner.step(network, here, learning, damping)
-        found = moved.errors(held)
-        done.append(refiner.round(moved, damping, learning, found))
+        found = moved.errors_on(held)
+        done.append(refiner.round(moved, DAMPINGS[damping], found))
         if moved is network or (automatic and found.score < errors.score):
             break
         gained, network, errors = found.score - errors.score, moved, found
         if automatic and gained < GAIN:
             break
     last = refiner.linearise(network, structures, rounds)
-    final, _ = refiner.step(network, last, structures, damping)
+    final, _ = refiner.step(refiner.network(network.w, structures), last, structures, damping)
     here = refiner.linearise(final, structures, rounds + 1)  # deviations are of the network as it is in the end
     factor = here.factor(refiner.weights)
     if progress is not None:
