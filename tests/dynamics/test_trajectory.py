@@ -34,6 +34,18 @@ def test_frames_are_read_back(written):
     assert last.get_potential_energy() == found[-1].get_potential_energy()
 
 
+def test_one_run_at_a_time(written):
+    other = Trajectory(written.path)
+    written.hold()
+    written.hold()
+    with pytest.raises(DataError, match="another run is writing to it"):
+        other.hold()
+    written.release()
+    other.hold()
+    with pytest.raises(DataError, match="another run"):
+        written.hold()
+
+
 def test_half_a_frame_is_cut_off_wherever_it_ends(written):
     whole = written.path.read_bytes()
     begin = len(b"".join(whole.splitlines(keepends=True)[:12]))

@@ -118,26 +118,31 @@ def run(
     started = time.perf_counter()
     stopped = False
     step = first_step
-    for made, _ in enumerate(integrator.irun(settings.steps - first_step)):
-        step = first_step + made
-        require_finite(atoms, step)
-        state, past = _observe(atoms, step, first_time + made * settings.timestep, tally)
-        if past and not settings.stop:
-            assert state.deviation is not None
-            tally.warn_once(f"step {step} ({state.time_fs:g} fs)", state.deviation)
-        stopped = past and settings.stop
-        last = stopped or step == settings.steps
-        written = continued and made == 0
-        if trajectory is not None and not written and (last or step % settings.every == 0):
-            trajectory.append(frame(atoms, state))
-        if made == 0:
-            started = time.perf_counter()
-        if on_state is not None:
-            on_state(state)
-        if stopped:
-            break
-        if not last:
-            refuse_leaps(atoms, settings.timestep, step + 1)
+    try:
+        for made, _ in enumerate(integrator.irun(settings.steps - first_step)):
+            step = first_step + made
+            require_finite(atoms, step)
+            state, past = _observe(atoms, step, first_time + made * settings.timestep, tally)
+            if past and not settings.stop:
+                assert state.deviation is not None
+                tally.warn_once(f"step {step} ({state.time_fs:g} fs)", state.deviation)
+            stopped = past and settings.stop
+            last = stopped or step == settings.steps
+            written = continued and made == 0
+            if trajectory is not None and not written and (last or step % settings.every == 0):
+                trajectory.append(frame(atoms, state))
+                trajectory.hold()  # a run thought dead may be continued while it lives
+            if made == 0:
+                started = time.perf_counter()
+            if on_state is not None:
+                on_state(state)
+            if stopped:
+                break
+            if not last:
+                refuse_leaps(atoms, settings.timestep, step + 1)
+    finally:
+        if trajectory is not None:
+            trajectory.release()
     return _summary(settings, tally, first_step, step, time.perf_counter() - started, stopped)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from mekrr.errors import DataError
+from mekrr.files import claimed
 
 SUFFIXES = (".extxyz", ".xyz")
 NEEDED = ("step", "time_fs")
@@ -55,6 +56,25 @@ class Trajectory:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"{path}: trajectories are extended XYZ; let the name end in {' or '.join(SUFFIXES)}")
         self.path = path
+        self._held: IO[bytes] | None = None
+
+    def hold(self) -> None:
+        """Keep other runs from the file, once it is there, until `release` or the end of this process.
+
+        Raises:
+            DataError: when another run holds it.
+        """
+        if self._held is not None or not self.path.exists():
+            return
+        self._held = claimed(self.path)
+        if self._held is None:
+            raise DataError(f"{self.path}: another run is writing to it; wait for its end, or choose another output")
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def append(self, atoms: Atoms) -> None:
         """Write one frame; whatever goes wrong, the file keeps its whole frames only.

@@ -7,7 +7,6 @@
 - result.extxyz: what was found in the end.
 """
 
-import fcntl
 import itertools
 import json
 import math
@@ -23,7 +22,7 @@ from mekrr.data.reading.xyz import iter_xyz
 from mekrr.dynamics import Trajectory
 from mekrr.dynamics.trajectory import exact_xyz, scan
 from mekrr.errors import DataError
-from mekrr.files import atomic_path
+from mekrr.files import atomic_path, claimed
 from mekrr.learning.events import Event
 from mekrr.learning.labels import Label
 
@@ -55,14 +54,10 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(folder / ".lock", "w")  # noqa: SIM115 (held as long as the run)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise DataError(
-                f"{folder}: another run of mekrr learn is going on there; wait, or choose another folder"
-            ) from error
+        lock = claimed(folder / ".lock")
+        if lock is None:
+            raise DataError(f"{folder}: another run of mekrr learn is going on there; wait, or choose another folder")
+        self._lock = lock
         self._trajectory = Trajectory(folder / LABELS)
         self.labels: list[Label] = []
         self.lines: list[dict[str, Any]] = []
