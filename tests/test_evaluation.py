@@ -124,6 +124,10 @@ def test_the_verdict_says_where_the_backbone_is_better(potential, alloys):
     worse = replace(found, backbone_energies=found.energies + 1e-6)
     assert "WORSE in energies" in worse.verdict()
     assert "better in forces" in worse.verdict()
+    assert found.refinable
+    assert "try --refine 1, which may carry further" in worse.verdict()
+    assert "--refine" not in found.verdict()
+    assert "--refine" not in replace(worse, refinable=False).verdict()
 
 
 @pytest.mark.parametrize("label", ["energy", "forces"])

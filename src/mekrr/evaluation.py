@@ -17,6 +17,7 @@ from mekrr.graph import build_batch
 from mekrr.potential import KernelPotential, MekrrWarning, Prediction, StageProgress
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.record import Record
+from mekrr.potential.refine import FEWEST
 from mekrr.prior import Prior
 from mekrr.typing import Float, ndarray
 
@@ -37,6 +38,7 @@ class Evaluation:
         by: info key by which errors are grouped, or None.
         n_training: how many of the structures the potential was fitted to.
         remarks: what a reader must know before the errors; each was a warning when it was found.
+        refinable: whether the same structures could have been fitted with --refine.
     """
 
     structures: list[Structure]
@@ -46,6 +48,7 @@ class Evaluation:
     by: str | None = None
     n_training: int = 0
     remarks: tuple[str, ...] = ()
+    refinable: bool = False
 
     @property
     def n_atoms(self) -> Float[ndarray, "structures"]:
@@ -115,12 +118,12 @@ class Evaluation:
             f"{'better' if own <= rival else 'WORSE'} in {what} ({own:.3g} against {rival:.3g} {unit})"
             for what, own, rival, unit in known
         ]
-        worse = not all(own <= rival for _, own, rival, _ in known)
-        advice = (
-            "; where it is worse, use the network, or let the potential learn from some such structures"
-            if worse
-            else ""
-        )
+        advice = ""
+        if not all(own <= rival for _, own, rival, _ in known):
+            refined = ", or try --refine 1, which may carry further" if self.refinable else ""
+            advice = (
+                f"; where it is worse, use the network, or let the potential learn from some such structures{refined}"
+            )
         return f"Than its backbone by itself with shifts, this potential is {' and '.join(said)}{advice}."
 
     def groups(self) -> dict[str, dict[str, Any]]:
@@ -272,7 +275,10 @@ def evaluate(
     if fitted.baseline is not None:
         baseline = shifts_of(fitted.baseline, structures) + np.array(own, dtype=float)
     reference = shifts_of(fitted.reference, structures)
-    return Evaluation(structures, predictions, baseline, reference, by, n_training, tuple(remarks))
+    refinable = (
+        fitted.refined is None and bool(potential.backbone.linear_maps) and fitted.record.data.n_structures >= FEWEST
+    )
+    return Evaluation(structures, predictions, baseline, reference, by, n_training, tuple(remarks), refinable)
 
 
 def training_remarks(fitted: Fitted, structures: Sequence[Structure]) -> list[str]:

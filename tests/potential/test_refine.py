@@ -138,7 +138,9 @@ def test_errors_fall_and_the_potential_is_a_network(refined, alloys):
     shift = sum(refined.fitted_.prior.shifts[int(z)] for z in alloys[30].numbers)
     assert prediction.energy == pytest.approx(float(own.energies[0]) + shift, abs=1e-6)
     np.testing.assert_allclose(prediction.forces, own.forces.numpy(), atol=1e-7)
-    found = evaluate(refined, alloys[20:36]).metrics()
+    evaluation = evaluate(refined, alloys[20:36])
+    assert not evaluation.refinable
+    found = evaluation.metrics()
     assert found["share_within_two_std"] > 0.5
     assert found["backbone_forces_rmse_mev_per_angstrom"] > 1.2 * found["forces_rmse_mev_per_angstrom"]
     assert found["backbone_energy_rmse_mev_per_atom"] > found["energy_rmse_mev_per_atom"]
