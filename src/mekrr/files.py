@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _MOST_LINKS = 40  # as Linux follows
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -49,23 +50,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def claimed(path: str | Path) -> IO[bytes] | None:
     """The file, open and kept from others that claim it until it is closed; None when one of them has it.
 
-    It is made where it is missing.
-    A process that is killed loses its claim. On a system without locks the claim keeps nobody out.
+    It is made where it is missing. A process that is killed loses its claim.
+
+    Raises:
+        OSError: when it cannot be opened, or the system has no locks there (errno in NO_LOCKS).
     """
-    file = open(path, "ab")  # noqa: SIM115 (held as long as the claim)
     try:
-        import fcntl  # not on every system
-    except ImportError:
-        return file
+        import fcntl
+    except ImportError as error:
+        raise OSError(errno.ENOSYS, "no locks on this system", str(path)) from error
+    file = open(path, "ab")  # noqa: SIM115 (held as long as the claim)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            file.close()
-            raise
+    except OSError:
+        file.close()
+        raise
     return file
 
 

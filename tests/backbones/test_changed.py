@@ -44,6 +44,10 @@ def test_it_is_the_network_with_what_the_change_adds_at_every_map(backbone):
     assert float((output.atomic_energies - before.atomic_energies).abs().max()) > 1e-3
     again = backbone.forward(graph, graph.edge_vectors(), backbone.layers)
     torch.testing.assert_close(again.atomic_energies, before.atomic_energies, rtol=0, atol=0)
+    for name, layer in backbone.linear_layers.items():  # weights of its own, though traced code is in common
+        assert not {w.data_ptr() for w in layer.parameters()} & {
+            w.data_ptr() for w in found.linear_layers[name].parameters()
+        }
     assert found.identity != backbone.identity
     assert found.identity == changed(backbone, change).identity
     travelled = pickle.loads(pickle.dumps(found))

@@ -9,6 +9,8 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCom
 
 from mekrr.dynamics import Settings, Trajectory, UnstableError, continue_from, draw_velocities, run
+from mekrr.errors import DataError
+from mekrr.files import claimed
 from mekrr.potential import MekrrWarning
 
 
@@ -62,6 +64,20 @@ def test_constant_energy_is_conserved_and_frames_are_complete(tmp_path):
     np.testing.assert_allclose(last.get_momenta(), atoms.get_momenta(), atol=1e-7)
     assert last.info["total_energy"] == pytest.approx(last.get_total_energy(), abs=1e-6)
     assert summary.mean_temperature_k == pytest.approx(np.mean([s.temperature for s in states]))
+
+
+def test_a_run_writes_nothing_to_a_file_that_another_writes_to(tmp_path):
+    other = Trajectory(tmp_path / "r.xyz")
+    other.hold()
+    with pytest.raises(DataError, match="another run is writing to it"):
+        run(moving(), Settings(steps=2), Trajectory(other.path))
+    assert other.path.read_bytes() == b""
+    other.release()
+    mine = Trajectory(other.path)
+    held = []
+    run(moving(), Settings(steps=2, every=1), mine, on_state=lambda state: held.append(claimed(mine.path) is None))
+    assert held == [True] * 3
+    assert claimed(mine.path) is not None  # let go at the end
 
 
 def test_fixed_atoms_do_not_move_and_stay_marked(tmp_path):

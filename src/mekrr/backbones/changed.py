@@ -55,9 +55,8 @@ def _traced(backbone: Backbone) -> dict[int, Any]:
         code = [name for name, child in children.items() if isinstance(child, torch.fx.GraphModule)]
         if code and len(code) == len(children) and not any(list(children[name].parameters()) for name in code):
             twin = object.__new__(type(module))
-            vars(twin).update(vars(module))
-            for kind in ("_parameters", "_buffers", "_modules"):
-                vars(twin)[kind] = dict(vars(module)[kind])
-            vars(twin)["_parameters"] = copy.deepcopy(module._parameters)
+            vars(twin).update({name: copy.copy(value) for name, value in vars(module).items()})
+            for weights in ("_parameters", "_buffers"):
+                vars(twin)[weights] = copy.deepcopy(vars(module)[weights], found)
             found[key] = twin
     return found

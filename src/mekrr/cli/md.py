@@ -123,7 +123,8 @@ def md(
     potential = KernelPotential.load(model, device, trust_checkpoint)
     if settings.threshold is None:
         settings = replace(settings, threshold=default_threshold(potential.fitted_.record))
-    trajectory.hold()
+    if output.exists():
+        trajectory.hold()
     beginning = _begin(start, index, trajectory if resume else None, settings, temperature, new_velocities)
     beginning.atoms.calc = Calculator(potential, uncertainty=True)
     if beginning.energy is not None:

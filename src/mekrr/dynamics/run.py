@@ -107,7 +107,7 @@ def run(
         on_state: called with every state.
 
     Raises:
-        DataError: when nothing can move.
+        DataError: when nothing can move, or another run is writing to the trajectory.
         UnstableError: when an energy or force is not finite, or an atom would move absurdly far.
         OSError: when a frame cannot be written.
     """
@@ -130,8 +130,8 @@ def run(
             last = stopped or step == settings.steps
             written = continued and made == 0
             if trajectory is not None and not written and (last or step % settings.every == 0):
-                trajectory.append(frame(atoms, state))
                 trajectory.hold()  # a run thought dead may be continued while it lives
+                trajectory.append(frame(atoms, state))
             if made == 0:
                 started = time.perf_counter()
             if on_state is not None:

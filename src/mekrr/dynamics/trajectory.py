@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from mekrr.errors import DataError
-from mekrr.files import claimed
+from mekrr.files import NO_LOCKS, claimed
 
 SUFFIXES = (".extxyz", ".xyz")
 NEEDED = ("step", "time_fs")
@@ -59,14 +59,19 @@ class Trajectory:
         self._held: IO[bytes] | None = None
 
     def hold(self) -> None:
-        """Keep other runs from the file, once it is there, until `release` or the end of this process.
+        """Keep other runs from the file, made where it is missing, until `release`; nobody on a system without locks.
 
         Raises:
             DataError: when another run holds it.
         """
-        if self._held is not None or not self.path.exists():
+        if self._held is not None:
             return
-        self._held = claimed(self.path)
+        try:
+            self._held = claimed(self.path)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return
         if self._held is None:
             raise DataError(f"{self.path}: another run is writing to it; wait for its end, or choose another output")
 

@@ -1,7 +1,6 @@
 """Labels from the user's calculator in a process of its own, so that its crash is an answer and not the end."""
 
 import contextlib
-import fcntl
 import os
 import selectors
 import signal
@@ -16,7 +15,7 @@ from ase import Atoms
 from ase.io.jsonio import decode, encode
 
 from mekrr.data.reading.electrons import electrons
-from mekrr.files import atomic_path
+from mekrr.files import atomic_path, claimed
 from mekrr.learning.factory import split_name
 from mekrr.learning.worker import ANSWER, ASK, LOCK, OUTPUT, READY
 
@@ -62,12 +61,10 @@ class Labeller:
 
     def is_busy(self) -> bool:
         """Whether a calculation that a killed run asked for is still going on."""
-        with open(self._folder / LOCK, "a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
+        lock = claimed(self._folder / LOCK)
+        if lock is not None:
+            lock.close()
+        return lock is None
 
     def left_behind(self) -> tuple[dict[str, Any], Answer] | None:
         """The ask and the answer of a run that was killed between both, waited for; None where there is none."""
