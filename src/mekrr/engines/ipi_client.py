@@ -74,11 +74,7 @@ class Address:
             try:
                 return self._try()
             except OSError as error:
-                # Neither a wrong name nor a path that is too long (no number) becomes right by waiting.
-                final = isinstance(error, socket.gaierror) or (
-                    error.errno is None and not isinstance(error, TimeoutError)
-                )
-                if final or time.monotonic() + RETRY > until:
+                if _is_final(error) or time.monotonic() + RETRY > until:
                     raise ConnectionError(self._why(error)) from error
                 time.sleep(RETRY)
 
