@@ -56,6 +56,18 @@ def test_one_structure_without_a_cell_is_the_default():
     assert graph.edge_vectors().dtype == torch.float64
 
 
+def test_copies_are_those_of_so_many_structures(built):
+    atoms = [bulk("Cu", cubic=True), molecule("H2O")]
+    copies, expected = build_batch(atoms, 4.0).repeated(3), build_batch(atoms * 3, 4.0)
+    for name, values in vars(expected).items():
+        found = getattr(copies, name)
+        assert (found is None) == (values is None), name
+        assert found is None or torch.equal(found, values), name
+    given = GraphBatch.from_tensors(built.species, built.centre, built.neighbour, built.edge_vectors(), built.n_atoms)
+    assert torch.equal(given.repeated(2).edge_vectors(), built.repeated(2).edge_vectors())
+    assert built.repeated(1) is built
+
+
 def test_an_atom_alone_has_no_edges():
     none = torch.zeros(0, dtype=torch.int64)
     graph = GraphBatch.from_tensors(torch.tensor([29]), none, none, torch.zeros(0, 3))

@@ -160,7 +160,7 @@ def test_force_draws_have_the_posterior_covariance(model, test_set):
         return torch.func.jacfwd(lambda a: covariance(a, g).sum())(h).flatten()
 
     expected = torch.func.jacfwd(lambda g: summed_slope(one.features, g))(one.features.clone()).reshape(9, 9)
-    found = torch.stack([s.flatten() for seed in range(draws // 50) for s, _ in model.force_slopes(one, 50, seed)])
+    found = torch.stack([s.flatten() for seed in range(draws // 50) for s, _ in model.force_draws(one, 50, seed=seed)])
     scale = expected.diagonal().sqrt()
     error = (found.T @ found / draws - expected) / (scale[:, None] * scale[None, :])
     assert error.abs().max() < 0.2  # sqrt(2 / draws) leaves 0.063
@@ -168,7 +168,7 @@ def test_force_draws_have_the_posterior_covariance(model, test_set):
 
 
 def test_force_draws_follow_the_seed(model, test_set):
-    first, same, other = (next(model.force_slopes(test_set, 2, seed))[0] for seed in (0, 0, 1))
+    first, same, other = (next(model.force_draws(test_set, 2, seed=seed))[0] for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.allclose(first, other, atol=1e-3)
 

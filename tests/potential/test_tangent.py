@@ -12,7 +12,7 @@ from mekrr.data import as_structures
 from mekrr.features import look, probe
 from mekrr.graph import build_batch
 from mekrr.kernels import JointBasis
-from mekrr.potential import MekrrWarning
+from mekrr.potential import MekrrWarning, evaluate
 from mekrr.potential.full_forces import ForceProduct
 from mekrr.shards import HERE
 
@@ -115,6 +115,16 @@ def test_the_product_of_all_forces_is_that_of_all_rows(tangent_potential, alloys
     task = ForceProduct(structures, backbone, fitted.layers, fitted.scaler, model.basis, model.tangent.space)
     found = HERE.sum(task, [[0], [1]], state=task.point(c)).whitened(model.basis)
     torch.testing.assert_close(found, gram @ c, rtol=0, atol=1e-3 * float((gram @ c).abs().max()))
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_deviations_of_forces_hang_on_no_batch(tangent_potential, alloys, monkeypatch, at_once):
+    """Draws one by one, or some in a batch of copies and fewer in the last one."""
+    (together,) = tangent_potential.predict(alloys[:1], force_uncertainty=True)
+    monkeypatch.setattr(evaluate, "BATCH_ATOMS", at_once * len(alloys[0]))
+    (apart,) = tangent_potential.predict(alloys[:1], force_uncertainty=True)
+    np.testing.assert_allclose(apart.forces_std, together.forces_std, rtol=1e-4)
+    assert np.ptp(together.forces_std) > 0.01 * together.forces_std.mean()
 
 
 def test_an_update_with_a_tangent_part(alloys):

@@ -18,7 +18,7 @@ from mekrr.backbones.derivatives import edge_directions
 from mekrr.backbones.linear_maps import tapped
 from mekrr.backbones.process_state import forward_level, forward_product
 from mekrr.graph import GraphBatch
-from mekrr.typing import Float, Tensor
+from mekrr.typing import Float, Int, Tensor
 
 # Angstrom; of central differences where a network has no forward mode. Halving it doubles the rounding of float32.
 STEP = {torch.float32: 0.01, torch.float64: 1e-5}
@@ -156,13 +156,16 @@ class WeightChange:
         left: by map, (n_in, rank).
         right: by map, (n_out, rank).
         core: C by map, one for each element: (elements + 1, left rank, right rank), the last for all other elements.
+            Several changes have theirs one after another.
         species: atomic numbers of the elements, ascending.
+        copies: number of changes, one for each of as many copies of the same atoms, which follow one another.
     """
 
     left: Mapping[str, Float[Tensor, "_n_in _left"]]
     right: Mapping[str, Float[Tensor, "_n_out _right"]]
     core: Mapping[str, Float[Tensor, "elements _left _right"]]
     species: tuple[int, ...]
+    copies: int = 1
 
     def tangent(
         self,
@@ -178,7 +181,7 @@ class WeightChange:
         network says that it cannot do the first (reverse over forward mode through CHGNet gives wrong gradients without
         a word). Differences of two networks would leave the rounding of float32 over their step.
         """
-        row = element_rows(graph.species, self.species)
+        row = self._rows(graph.species)
         if backbone.double_reverse:
             return self._by_reverse(backbone, graph, vectors, layers, row)
 
@@ -193,6 +196,11 @@ class WeightChange:
             energies, tangent = forward_ad.unpack_dual(output.atomic_energies)
             features = forward_ad.unpack_dual(output.features).primal
         return BackboneOutput(features, energies), torch.zeros_like(energies) if tangent is None else tangent
+
+    def _rows(self, species: Int[Tensor, "atoms"]) -> Int[Tensor, "atoms"]:
+        """The place of each atom's change in the core."""
+        copy = torch.arange(self.copies, device=species.device).repeat_interleave(len(species) // self.copies)
+        return element_rows(species, self.species) + (len(self.species) + 1) * copy
 
     def change(self, name: str, a: Tensor, row: Tensor) -> Tensor:
         """What is added to y of a map."""

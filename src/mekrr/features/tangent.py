@@ -157,18 +157,18 @@ class TangentSpace:
                 owners = graph.species, graph.structure, graph.n_structures, backbone
                 yield self._summed(values, *owners), self._summed(values, *owners, tangents), tangents.features
 
-    def change(self, weights: Float[Tensor, "elements width"]) -> WeightChange:
+    def change(self, *weights: Float[Tensor, "elements width"]) -> WeightChange:
         """The change of the network's weights that the function T -> sum_z weights_z . T_z is.
 
         Args:
-            weights: of each element, and in the last row of all other elements.
+            weights: of each element, and in the last row of all other elements; several for as many copies of atoms.
         """
         core = {}
-        parts = weights.split([scale.numel() for scale in self.scale], dim=1)
+        parts = torch.cat(weights).split([scale.numel() for scale in self.scale], dim=1)
         for name, part, scale in zip(self.names, parts, self.scale, strict=True):
             core[name] = part.reshape(-1, *scale.shape) * scale.to(part)
         left, right = (dict(zip(self.names, side, strict=True)) for side in (self.left, self.right))
-        return WeightChange(left, right, core, self.species)
+        return WeightChange(left, right, core, self.species, len(weights))
 
     def _moved(self, backbone: Backbone, graph: GraphBatch, d: Tensor) -> Float[Tensor, "moves 1 elements products"]:
         graph = graph.to(backbone.device)

@@ -97,6 +97,18 @@ class GraphBatch:
             spin=vectors.new_full(n_atoms.shape, SINGLET) if spin is None else spin.double(),
         )
 
+    def repeated(self, copies: int) -> "GraphBatch":
+        """So many copies of the batch, one after another; of given edges, the order is forgotten."""
+        if copies == 1:
+            return self
+        n, copy = len(self.species), torch.arange(copies, device=self.species.device)
+        found: dict[str, Any] = {
+            name: None if t is None else t.repeat(copies, *[1] * (t.dim() - 1)) for name, t in vars(self).items()
+        }
+        for name, size in zip(("structure", "centre", "neighbour"), (self.n_structures, n, n), strict=True):
+            found[name] += size * copy.repeat_interleave(len(found[name]) // copies)
+        return GraphBatch(**found | {"order": None})
+
     def in_given_order(self, values: Shaped[Tensor, "edges *rest"]) -> Shaped[Tensor, "edges *rest"]:
         """Values of edges in the order in which the edges were given."""
         if self.order is None:

@@ -10,7 +10,7 @@ import torch
 
 from mekrr.backbones import Backbone, BackboneOutput, Exchange, exchanging
 from mekrr.backbones.derivatives import stress_of
-from mekrr.features import Environments, Pass, look
+from mekrr.features import BATCH_ATOMS, Environments, Pass, look
 from mekrr.graph import GraphBatch
 from mekrr.potential.fitted import Fitted
 from mekrr.typing import Float, Tensor
@@ -175,10 +175,17 @@ def _first(values: Tensor | None, count: int) -> Tensor | None:
 
 def _force_variance(fitted: Fitted, seen: Pass, x: Environments) -> Float[Tensor, "atoms 3"]:
     """Mean square over posterior draws of what forces differ by from the mean, at unit amplitude."""
-    total = x.features.new_zeros(len(x.species), 3)
-    for slopes, change in fitted.model.force_slopes(x, FORCE_DRAWS):
-        # a draw changes the weights its own way, so it needs a pass of its own
-        drawn = seen if change is None else look(seen.graph, seen.backbone, seen.layers, gradients=True, change=change)
+    n = len(x.species)
+    total = x.features.new_zeros(n, 3)
+    # A draw changes the weights its own way, so it needs a pass of its own: of few atoms, many draws in one.
+    at_once = 1 if fitted.model.tangent is None else max(1, min(FORCE_DRAWS, BATCH_ATOMS // n))
+    copies = {k: seen.graph.repeated(k) for k in {at_once, FORCE_DRAWS % at_once or at_once}}
+    for slopes, change in fitted.model.force_draws(x, FORCE_DRAWS, at_once):
+        drawn = (
+            seen
+            if change is None
+            else look(copies[change.copies], seen.backbone, seen.layers, gradients=True, change=change)
+        )
         gradient = drawn.edge_gradient(fitted.scaler.pull_back(slopes), keep=change is None)
-        total += seen.pull_back(gradient).forces.to(total).square()
+        total += drawn.pull_back(gradient).forces.to(total).square().reshape(-1, n, 3).sum(0)
     return total / FORCE_DRAWS

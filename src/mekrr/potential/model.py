@@ -98,7 +98,7 @@ class Model:
         tangent: the part of the network's tangent kernel; None without it.
         anchors: Gram matrix of the anchors' rows, part of the equations that are solved but not of the posterior: an
             anchor says where to be careful, and is no datum; None without any.
-        drawn: weights of draws of that part, by their number and seed.
+        drawn: draws of the posterior, by their number and seed.
     """
 
     solver: str
@@ -114,7 +114,7 @@ class Model:
     force_amplitude: float | None
     tangent: TangentPart | None = None
     anchors: Float[Tensor, "groups groups"] | None = None
-    drawn: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)  # a changed model draws anew
+    drawn: dict[tuple[int, int], PosteriorDraws] = field(default_factory=dict, init=False)  # a changed one draws anew
 
     @property
     def embedding(self) -> str:
@@ -225,39 +225,41 @@ class Model:
         """P and Q with K(x, y) - p_x . p_y + q_x . q_y the covariance of energies, at unit amplitude."""
         return psi, psi @ self._half_covariance.T
 
-    def force_slopes(
-        self, x: Environments, draws: int, seed: int = 0
-    ) -> Iterator[tuple[Float[Tensor, "atoms features"], WeightChange | None]]:
+    def force_draws(
+        self, x: Environments, draws: int, at_once: int = 1, seed: int = 0
+    ) -> Iterator[tuple[Float[Tensor, "atoms_of_all features"], WeightChange | None]]:
         """Slopes and changes of the weights of posterior draws minus the mean: what forces may be wrong by.
 
         Args:
             x: standardised environments.
             draws: how many.
+            at_once: so many for as many copies of the atoms, which follow one another.
             seed: of the draws.
         """
         found = self.posterior_draws(draws, seed)
-        for draw in range(draws):
-            corrected = KernelFunction(self.centres, found.corrections[:, draw].contiguous(), self.kernel)(x).slopes
-            assert corrected is not None
-            slopes, change = found.paths.slopes(x.features, x.species, draw) + corrected, None
-            if self.tangent is not None:
-                change = self.tangent.space.change(found.changes[draw])
-            yield self.features_share**0.5 * slopes, change
+        for some in torch.arange(draws).split(at_once):
+            slopes = [self._slopes(x, found, draw) for draw in some.tolist()]
+            change = None if self.tangent is None else self.tangent.space.change(*found.changes[some])
+            yield self.features_share**0.5 * torch.cat(slopes), change
+
+    def _slopes(self, x: Environments, found: PosteriorDraws, draw: int) -> Float[Tensor, "atoms features"]:
+        corrected = KernelFunction(self.centres, found.corrections[:, draw].contiguous(), self.kernel)(x).slopes
+        assert corrected is not None
+        return found.paths.slopes(x.features, x.species, draw) + corrected
 
     def posterior_draws(self, draws: int, seed: int = 0) -> PosteriorDraws:
-        """Draws minus the mean, at unit amplitude, without noise; sum embedding."""
-        paths, corrections, beside = self._paths(draws, seed)
-        return PosteriorDraws(paths, corrections, self._changes(beside, seed))
+        """Draws minus the mean, at unit amplitude, without noise; sum embedding. No structure changes them."""
+        if (draws, seed) not in self.drawn:
+            paths, corrections, beside = self._paths(draws, seed)
+            self.drawn[draws, seed] = PosteriorDraws(paths, corrections, self._changes(beside, seed))
+        return self.drawn[draws, seed]
 
     def _changes(self, beside: Float[Tensor, "functions draws"], seed: int) -> Float[Tensor, "draws elements width"]:
-        """Weights of T of each draw, which no structure changes: kept for the next one."""
+        """Weights of T of each draw."""
         if self.tangent is None:
             return beside.new_zeros(beside.shape[1], 0, 0)
-        if (beside.shape[1], seed) not in self.drawn:
-            generator = torch.Generator().manual_seed(seed + 11)
-            found = self.tangent.share**0.5 * self.tangent.basis.draws(beside, generator)
-            self.drawn[beside.shape[1], seed] = found
-        return self.drawn[beside.shape[1], seed]
+        generator = torch.Generator().manual_seed(seed + 11)
+        return self.tangent.share**0.5 * self.tangent.basis.draws(beside, generator)
 
     def force_deviation(self, variance: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 3"]:
         """Calibrated standard deviation of force components, eV/Angstrom, from the variance over draws.
