@@ -83,7 +83,7 @@ def test_an_unlabelled_structure_is_named(potential, alloys):
 
 def test_structures_unlike_the_training_data_are_announced(potential, alloys):
     """A compressed and badly rattled cell is, training structures are not."""
-    limit = 10 * potential.fitted_.record.leave_one_out.rmse_mev_per_atom
+    limit = 10 * potential.fitted_.record.leave_one_out.deviation_mev_per_atom
     found = potential.predict(alloys[:30], uncertainty=True)
     like = [a for a, p in zip(alloys[:30], found, strict=True) if 1000 * p.energy_std / len(a) < limit]
     with warnings.catch_warnings(record=True) as heard:

@@ -157,6 +157,7 @@ if __name__ == "__main__":
                     if isinstance(v, float | None)
                 },
                 "warnings": facts["warnings"],
+                "remarks": found.remarks,
             },
             indent=1,
         )

@@ -123,13 +123,13 @@ def select(
     by_atoms = _of_atoms(potential, atoms, x) if method == "atoms" else None
     order, conditional = choose(energies, fitted.model, x, count, method, seed, by_atoms)
     chosen = torch.tensor(order)
-    noise, amplitude = energies.noise[chosen], fitted.model.energy_amplitude
+    noise, deviation = energies.noise[chosen], fitted.model.deviation
     return Selection(
         method,
         tuple(structures[candidates[i]] for i in order),
         tuple(candidates[i] for i in order),
-        (amplitude * (energies.variance[chosen] + noise)).sqrt(),
-        (amplitude * (conditional + noise)).sqrt(),
+        deviation(energies.variance[chosen], noise),
+        deviation(conditional, noise),
         len(structures),
         skipped,
     )

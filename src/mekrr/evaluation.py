@@ -22,7 +22,7 @@ from mekrr.prior import Prior
 from mekrr.typing import Float, ndarray
 
 UNLIKE = 10.0
-"""A structure is unlike the training data when its deviation is so many root mean square leave-one-out residuals."""
+"""A structure is unlike the training data when its deviation is so many of those of leave-one-out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,17 +311,17 @@ def unlike_remarks(record: Record, structures: Sequence[Structure], predictions:
         structures: predicted.
         predictions: with deviations; others are passed over.
     """
-    rmse = record.leave_one_out.rmse_mev_per_atom
-    if not rmse:
+    limit = UNLIKE * record.leave_one_out.deviation_mev_per_atom
+    if not limit:
         return []
     per_atom = np.array([1000 * (p.energy_std or 0.0) / len(s) for s, p in zip(structures, predictions, strict=True)])
-    unlike = np.flatnonzero(per_atom > UNLIKE * rmse)
+    unlike = np.flatnonzero(per_atom > limit)
     if not len(unlike):
         return []
     worst = int(per_atom.argmax())
     return [
         f"{len(unlike)} of {len(structures)} structures are unlike the training data: the deviation of their "
-        f"energy is above {UNLIKE * rmse:.2g} meV/atom, {UNLIKE:g} times the leave-one-out error. The largest is "
+        f"energy is above {limit:.2g} meV/atom, {UNLIKE:g} times that of leave-one-out. The largest is "
         f"{per_atom[worst]:.3g} meV/atom, of {structures[worst].where}. There errors can be several times the "
         "deviation: label some of them (mekrr select says which) before you rely on such predictions"
     ]

@@ -120,6 +120,18 @@ def test_an_atom_alone_has_the_deviation_of_its_structure(model, test_set):
     torch.testing.assert_close(model.atomic_deviation(test_set), evaluated(model, test_set.singletons())[1])
 
 
+def test_the_posterior_has_the_larger_amplitude_and_the_noise_that_of_energies(model, test_set):
+    """Energies and forces are of one function; of which energies may tell less."""
+    own, noise = evaluated(model, test_set)[1].square(), RIDGE * test_set.n_atoms
+    wider = replace(model, force_amplitude=3 * AMPLITUDE)
+    expected = 3 * (own - AMPLITUDE * noise) + AMPLITUDE * noise
+    torch.testing.assert_close(evaluated(wider, test_set)[1].square(), expected)
+    atoms = test_set.singletons()
+    torch.testing.assert_close(wider.atomic_deviation(test_set), evaluated(wider, atoms)[1])
+    for narrower in (0.1 * AMPLITUDE, None):
+        torch.testing.assert_close(evaluated(replace(model, force_amplitude=narrower), test_set)[1].square(), own)
+
+
 def test_more_data_leave_less_open(model, x, test_set):
     doubled = replace(model, equations=model.equations + model.equations)
     assert (evaluated(doubled, test_set)[1] < evaluated(model, test_set)[1]).all()

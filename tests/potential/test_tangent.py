@@ -96,8 +96,8 @@ def test_the_deviation_is_that_of_the_rows_written_out(tangent_potential, alloys
     A = model.equations.total
     inside = psi @ torch.linalg.solve(A / model.ridge + torch.eye(len(A), dtype=torch.float64), psi.T)
     prior = 0.4 * model.kernel.diagonal(x) + 0.6 * model.tangent.basis.own(T)
-    variance = prior - psi @ psi.T + inside + model.ridge * len(atoms)
-    expected = float((model.energy_amplitude * variance).sqrt())
+    variance = model.amplitude * (prior - psi @ psi.T + inside) + model.energy_amplitude * model.ridge * len(atoms)
+    expected = float(variance.sqrt())
     assert tangent_potential.predict([atoms], uncertainty=True)[0].energy_std == pytest.approx(expected, rel=1e-6)
 
 

@@ -9,9 +9,6 @@ TIMESTEP = 0.5  # fs: about 18 steps in a period of the stiffest bond, O-H
 FRICTION = 10.0  # 1/ps
 TEMPERATURE = 300.0  # K
 
-NORMAL_FROM_MEDIAN = 1.4826
-"""Standard deviation of a normal distribution over the median of its absolute value."""
-
 THRESHOLD_MULTIPLE = 3.0
 """The default threshold in leave-one-out deviations."""
 
@@ -69,8 +66,7 @@ def require_temperature(temperature: float) -> None:
 def default_threshold(record: Record) -> float:
     """The deviation of the energy, in meV/atom, past which a structure is unlike the training data.
 
-    Three leave-one-out deviations of the training structures. The deviation is taken from the median of the absolute
-    residuals, which a few violent training structures cannot raise.
+    Three leave-one-out deviations of the training structures.
 
     Args:
         record: of a fitted potential.
@@ -78,13 +74,13 @@ def default_threshold(record: Record) -> float:
     Raises:
         ValueError: when that is zero or not a number.
     """
-    median = record.leave_one_out.median_absolute_mev_per_atom
-    if not (math.isfinite(median) and median > 0):
+    deviation = record.leave_one_out.deviation_mev_per_atom
+    if not (math.isfinite(deviation) and deviation > 0):
         raise ValueError(
-            f"the model records a median leave-one-out residual of {median} meV/atom, so no threshold follows from "
-            "its training: give one, in meV/atom (--threshold)"
+            f"the model records a median leave-one-out residual of {record.leave_one_out.median_absolute_mev_per_atom} "
+            "meV/atom, so no threshold follows from its training: give one, in meV/atom (--threshold)"
         )
-    return THRESHOLD_MULTIPLE * NORMAL_FROM_MEDIAN * median
+    return THRESHOLD_MULTIPLE * deviation
 
 
 def _require_positive(name: str, value: float, unit: str) -> None:

@@ -93,7 +93,7 @@ class Model:
         ridge: of the equations, which are also the posterior's.
         weights: of force and strain rows.
         jitter: on the diagonal of K_gg, when it was factored.
-        energy_amplitude: calibrated variance scale of energies.
+        energy_amplitude: variance scale of energies, calibrated on theirs.
         force_amplitude: the same of forces; None without forces in training.
         tangent: the part of the network's tangent kernel; None without it.
         anchors: Gram matrix of the anchors' rows, part of the equations that are solved but not of the posterior: an
@@ -133,6 +133,15 @@ class Model:
         return JointBasis(features) if tangent is None else JointBasis(features, tangent.basis, tangent.share)
 
     @property
+    def amplitude(self) -> float:
+        """Variance scale of the posterior of energies: that of forces where it is larger.
+
+        Both are of one function, and energies are few: where most of them are of one quiet kind, their residuals say
+        that all are so small.
+        """
+        return max(self.energy_amplitude, self.force_amplitude or 0.0)
+
+    @property
     def features_share(self) -> float:
         """1 - s: what the kernel on features is multiplied by."""
         return 1.0 if self.tangent is None else 1.0 - self.tangent.share
@@ -161,7 +170,7 @@ class Model:
         """
         scale = x.n_atoms.double() if self.embedding == "mean" else 1.0
         own, psi = self.with_tangent(self.kernel.diagonal(x) * scale**2, rows, T)
-        return (self.energy_amplitude * (self.variance(own, psi) + self.noise(x.n_atoms))).sqrt()
+        return self.deviation(self.variance(own, psi), self.noise(x.n_atoms))
 
     def atomic_deviation(
         self, x: Environments, tangent: tuple[Float[Tensor, "atoms"], Float[Tensor, "atoms functions"]] | None = None
@@ -173,7 +182,13 @@ class Model:
             tangent: `own` and `rows` of each atom; only where there is a tangent part.
         """
         variance = self.variance(*self.atoms_with_tangent(x.singletons(), tangent))
-        return (self.energy_amplitude * (variance + self.ridge)).sqrt()
+        return self.deviation(variance, torch.full_like(variance, self.ridge))
+
+    def deviation(
+        self, variance: Float[Tensor, "energies"], noise: Float[Tensor, "energies"]
+    ) -> Float[Tensor, "energies"]:
+        """Calibrated standard deviation of energies, eV, from their posterior variance and noise at unit amplitude."""
+        return (self.amplitude * variance + self.energy_amplitude * noise).sqrt()
 
     def atoms_with_tangent(
         self, single: Environments, tangent: tuple[Float[Tensor, "atoms"], Float[Tensor, "atoms functions"]] | None

