@@ -50,7 +50,6 @@ INPUT = """
 """
 SOCKET = """<ffsocket name='mekrr' mode='{mode}' pbc='true'>
     {address} <exit_on_disconnect>True</exit_on_disconnect> <batch_size>{batch}</batch_size>
-    <latency>{latency}</latency>
   </ffsocket>"""
 DIRECT = """<ffdirect name='mekrr' threaded='{threaded}'>
     <pes>custom</pes> <pes_path>{path}</pes_path> <batch_size>{batch}</batch_size> <parameters>{parameters}</parameters>

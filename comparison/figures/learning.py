@@ -125,7 +125,7 @@ def md(seed, _, folder):
 
 def errors(potential, frames):
     """Root mean square error of forces in meV/Angstrom, and the deviation that was said."""
-    found = potential.predict([frame.copy() for frame in frames])
+    found = potential.predict([frame.copy() for frame in frames], force_uncertainty=True)
     error = np.concatenate([p.forces - f.get_forces() for p, f in zip(found, frames, strict=True)])
     expected = np.concatenate([p.forces_std for p in found])
     return 1000 * float(np.sqrt((error**2).mean())), 1000 * float(np.sqrt((expected**2).mean()))

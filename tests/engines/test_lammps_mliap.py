@@ -45,7 +45,7 @@ def test_one_rank_folds_ghosts_onto_their_atoms(request, alloys, name, kind):
         np.testing.assert_allclose(-domain.virial, expected.stress * atoms.get_volume(), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["forces_potential", "tangent_potential"])
+@pytest.mark.parametrize("name", [pytest.param("forces_potential", marks=pytest.mark.slow), "tangent_potential"])
 def test_several_ranks_exchange_what_each_convolution_needs(request, alloys, name, tmp_path):
     """Two processes with ghosts one cutoff deep, where the network sees five; once one of them has no atoms at all."""
     potential = request.getfixturevalue(name)

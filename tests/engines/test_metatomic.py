@@ -24,7 +24,7 @@ metatomic_ase = pytest.importorskip("metatomic_ase", reason='metatomic is not in
 from mekrr.engines.metatomic import OUTPUTS, export_metatomic  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-REFINED = pytest.param("refined_potential", marks=pytest.mark.slow)
+SLOW = [pytest.param(f"{name}_potential", marks=pytest.mark.slow) for name in ("forces", "exact", "refined")]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def ask(calculator, atoms, kind, names=tuple(OUTPUTS), **selected):
     return {name: found[name].block().values.detach().numpy() for name in names}
 
 
-@pytest.mark.parametrize("name", ["forces_potential", "tangent_potential", "exact_potential", REFINED])
+@pytest.mark.parametrize("name", ["tangent_potential", *SLOW])
 def test_energies_forces_stress_and_deviations_are_ours(exported, alloys, name):
     potential, _, calculator = exported(name)
     for kind, atoms in frames_of(alloys).items():
@@ -195,6 +195,7 @@ def test_energy_is_conserved_over_200_fs(exported, name):
     assert np.ptp(kinetic) > 10 * np.ptp(totals)
 
 
+@pytest.mark.slow
 @needs_ipi
 def test_ipi_runs_it_by_its_own_driver(exported, alloys, tmp_path):
     potential, path, _ = exported("tangent_potential")

@@ -149,6 +149,7 @@ def test_the_page_of_torch_sim(here):
     assert names["model"].watch.figures.max_deviation > 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_page_of_metatomic(here, capsys):
     for name in ("metatomic.torch", "metatomic_ase"):

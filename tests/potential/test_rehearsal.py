@@ -114,6 +114,7 @@ def rehearsed(alloys):
         return fit(alloys[:16])
 
 
+@pytest.mark.slow
 def test_deviations_are_those_of_leave_one_out_times_the_ratio(rehearsed, alloys):
     record, model = rehearsed.fitted_.record.solver, rehearsed.fitted_.model
     plain = fit(alloys[:16], exact_forces=False)
@@ -125,6 +126,7 @@ def test_deviations_are_those_of_leave_one_out_times_the_ratio(rehearsed, alloys
     assert (found.energy_ratio, found.force_ratio) != (1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_a_potential_that_has_not_seen_them(rehearsed, alloys):
     """Fitted to the others, it has their scaler and inducing environments; else it is the same."""
     found = rehearsed.fitted_.record.solver.rehearsal
@@ -140,6 +142,7 @@ def test_errors_are_those_of_a_potential_that_has_not_seen_them(rehearsed, alloy
     assert found.full.forces_rmse_mev_per_angstrom < found.probed.forces_rmse_mev_per_angstrom
 
 
+@pytest.mark.slow
 def test_the_potential_itself_has_seen_everything(rehearsed, alloys):
     """The rehearsal is thrown away: without it the coefficients are the same, but for the order of functions."""
     plain = fit(alloys[:16])

@@ -46,6 +46,7 @@ def assert_gone(path):
     assert not is_running(pid)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
 def test_cap_ends_what_the_program_started_too(tmp_path):
     assert not run_program([sys.executable, "-c", NESTED], tmp_path, seconds=8)
