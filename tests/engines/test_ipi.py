@@ -148,7 +148,7 @@ def serving(files, name, *options, model="forces", start="start"):
 
 
 def test_a_killed_client_ends_ipi(alloys, tmp_path, name, served_files):
-    """Killed with something unread, a client's connection is reset, at which i-PI 3.3 hangs: it has time to read all."""
+    """Killed with something unread, a client is reset, at which i-PI 3.3 hangs: it has time to read all."""
     with Ipi(tmp_path, alloys[30], socket_of(name), steps=100000) as ipi:
         client = serving(served_files, name)
         until = time.monotonic() + 120
