@@ -16,7 +16,8 @@ from mekrr.backbones.schnet import SCHNET, SchNetNetwork
 from support import alloy, labelled
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores
+    torch.set_num_threads(1)  # the workers share the cores,
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # with what they start
 
 
 @pytest.fixture(scope="session")

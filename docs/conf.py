@@ -40,6 +40,7 @@ nb_execution_timeout = 1200
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of cells: on a busy machine threads that spin take ten times as long
 if nb_execution_mode == "off":
     suppress_warnings = ["myst-nb.lexer"]  # cells that were not run do not know their language
 

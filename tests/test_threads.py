@@ -1,6 +1,7 @@
 """Threads against one after another: PyTorch keeps forward-mode levels once for the whole process."""
 
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +13,7 @@ from mekrr import Calculator, KernelPotential
 from mekrr.backbones.derivatives import directional_derivatives
 from mekrr.backbones.process_state import deterministic
 from mekrr.graph import build_batch
-from mekrr.threads import side_by_side, threads
+from mekrr.threads import side_by_side, spinning, threads
 
 pytest.importorskip("sevenn")
 
@@ -147,3 +148,25 @@ def test_a_loop_where_nothing_can_be_side_by_side(count, given, most):
     with threads(count):
         found = side_by_side(lambda k: (k, torch.get_num_threads(), threading.get_ident()), given, most)
     assert found == [(k, count, threading.get_ident()) for k in given]
+
+
+def test_a_fit_on_a_busy_machine_says_that_its_threads_spin(alloys, monkeypatch):
+    """Once a process, where threads would not sleep and fewer cores are idle than there are threads."""
+    chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "prior": "backbone", "forces": False}
+
+    def said(count, idle, policy):
+        spinning.cache_clear()
+        monkeypatch.setattr("mekrr.threads.idle_cores", lambda: idle)
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+        with threads(count), warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                KernelPotential("sevennet-0", **chosen).fit(alloys[:4])
+        return [str(w.message) for w in heard if "threads" in str(w.message)]
+
+    (first, _) = said(2, 0.9, "")
+    assert "PyTorch has 2 threads, and 0.9 cores are idle" in first
+    assert not said(2, 1.9, "")
+    assert not said(2, 0.9, "passive")
+    assert not said(1, 0.1, "")
+    spinning.cache_clear()

@@ -10,6 +10,7 @@ import torch
 
 from mekrr.cli import threads
 from mekrr.cli.app import run
+from mekrr.threads import idle_cores
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_a_core_that_another_process_keeps_busy_is_not_idle():
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
     try:
         torch.manual_seed(0)
-        found = min(threads.idle_cores() for _ in range(3))
+        found = min(idle_cores() for _ in range(3))
     finally:
         for loop in loops:
             loop.kill()

@@ -29,6 +29,7 @@ from mekrr.potential.refine import refined_network
 from mekrr.potential.training import StageProgress, Stopwatch
 from mekrr.potential.update import new_structures, update
 from mekrr.shards import HERE, Shards
+from mekrr.threads import spinning
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -177,6 +178,8 @@ class KernelPotential(Estimator):
             TypeError, ValueError: for labels that are none, or of another number or shape.
         """
         self.shards.work.clear()
+        if (busy := spinning()) is not None:
+            warnings.warn(busy, MekrrWarning, stacklevel=2)
         given = given_labels(structures, energies, forces, stress)
         job, remarks = self._job(as_structures(structures) if given is None else given, progress)
         solver, with_forces = solver_of(job.options, job.structures)
