@@ -149,7 +149,7 @@ if __name__ == "__main__":
                 },
                 "refinement": facts["refinement"],
                 "leave_one_out": {k: v for k, v in facts["leave_one_out"].items() if k != "worst"},
-                "solver": facts["solver"],
+                "solver": {k: v for k, v in facts["solver"].items() if k != "inducing_atoms"},
                 "seconds": {k: round(v, 2) for k, v in facts["seconds"].items()} | {"fit": round(seconds, 2)},
                 "metrics": {
                     k: v if v is None else round(v, 4)

@@ -106,6 +106,7 @@ def md(seed, _, folder):
     frames = read(folder / "run" / "walker-0.extxyz", ":")
     for frame in frames:
         frame.set_constraint()
+        frame.info.clear()  # says that its results are predictions, which a fit refuses as labels
         frame.calc = EMT()
         found = {"energy": frame.get_potential_energy(), "forces": frame.get_forces()}
         frame.calc = SinglePointCalculator(frame, **found)
