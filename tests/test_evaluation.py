@@ -6,6 +6,10 @@ import pytest
 
 from mekrr import DataError, KernelPotential, MekrrWarning, evaluate
 from mekrr.data import Structure, as_structures
+from mekrr.evaluation import unlike_remarks
+from mekrr.potential import Prediction
+from mekrr.potential.held_out import HeldOutErrors
+from mekrr.potential.record import RefinementRecord
 from support import labelled
 
 pytest.importorskip("sevenn")
@@ -96,6 +100,15 @@ def test_structures_unlike_the_training_data_are_announced(potential, alloys):
     strange.positions += np.random.default_rng(0).normal(0, 0.3, strange.positions.shape)
     with pytest.warns(MekrrWarning, match=r"1 of \d+ structures are unlike the training data.*mekrr select"):
         evaluate(potential, [*like, labelled(strange)])
+
+
+def test_a_refined_network_is_measured_by_structures_held_out(potential, alloys):
+    (structure,) = as_structures(alloys[:1])
+    errors = HeldOutErrors(9.0, 2.0, None)
+    record = replace(potential.fitted_.record, refinement=RefinementRecord(1e-3, 1.0, (), 5, errors))
+    (remark,) = unlike_remarks(record, [structure], [Prediction(0.0, energy_std=0.026 * len(structure))])
+    assert "above 25 meV/atom, 10 times that of structures held out" in remark
+    assert not unlike_remarks(record, [structure], [Prediction(0.0, energy_std=0.024 * len(structure))])
 
 
 def test_training_structures_are_announced(potential, alloys):

@@ -311,7 +311,8 @@ def unlike_remarks(record: Record, structures: Sequence[Structure], predictions:
         structures: predicted.
         predictions: with deviations; others are passed over.
     """
-    limit = UNLIKE * record.leave_one_out.deviation_mev_per_atom
+    usual, seen = record.usual_error
+    limit = UNLIKE * usual
     if not limit:
         return []
     per_atom = np.array([1000 * (p.energy_std or 0.0) / len(s) for s, p in zip(structures, predictions, strict=True)])
@@ -321,7 +322,7 @@ def unlike_remarks(record: Record, structures: Sequence[Structure], predictions:
     worst = int(per_atom.argmax())
     return [
         f"{len(unlike)} of {len(structures)} structures are unlike the training data: the deviation of their "
-        f"energy is above {limit:.2g} meV/atom, {UNLIKE:g} times that of leave-one-out. The largest is "
+        f"energy is above {limit:.2g} meV/atom, {UNLIKE:g} times that of {seen}. The largest is "
         f"{per_atom[worst]:.3g} meV/atom, of {structures[worst].where}. There errors can be several times the "
         "deviation: label some of them (mekrr select says which) before you rely on such predictions"
     ]

@@ -9,6 +9,8 @@ from ase.calculators.emt import EMT
 
 from mekrr.dynamics import Settings, UnstableError, default_threshold
 from mekrr.dynamics.watch import Tally, Trend, refuse_leaps, require_finite
+from mekrr.potential.held_out import HeldOutErrors
+from mekrr.potential.record import RefinementRecord
 
 
 class Broken(Calculator):
@@ -77,6 +79,13 @@ def test_the_default_threshold_follows_from_leave_one_out(potential):
     for value in (0.0, float("nan")):
         with pytest.raises(ValueError, match="--threshold"):
             default_threshold(median_of(value))
+
+
+def test_of_a_refined_network_it_follows_from_structures_held_out(potential):
+    """Leave-one-out is that of the kernel potential before."""
+    refined = RefinementRecord(1e-3, 1.0, (), 5, HeldOutErrors(9.0, 2.0, None))
+    record = replace(potential.fitted_.record, refinement=refined)
+    assert default_threshold(record) == pytest.approx(3 * 1.25331 * 2.0, rel=1e-4)
 
 
 @pytest.mark.parametrize(

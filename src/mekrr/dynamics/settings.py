@@ -66,7 +66,7 @@ def require_temperature(temperature: float) -> None:
 def default_threshold(record: Record) -> float:
     """The deviation of the energy, in meV/atom, past which a structure is unlike the training data.
 
-    Three leave-one-out deviations of the training structures.
+    Three leave-one-out deviations of the training structures; of a refined network, of structures held out.
 
     Args:
         record: of a fitted potential.
@@ -74,11 +74,11 @@ def default_threshold(record: Record) -> float:
     Raises:
         ValueError: when that is zero or not a number.
     """
-    deviation = record.leave_one_out.deviation_mev_per_atom
+    deviation, seen = record.usual_error
     if not (math.isfinite(deviation) and deviation > 0):
         raise ValueError(
-            f"the model records a median leave-one-out residual of {record.leave_one_out.median_absolute_mev_per_atom} "
-            "meV/atom, so no threshold follows from its training: give one, in meV/atom (--threshold)"
+            f"the model records a deviation of {deviation} meV/atom of {seen}, so no threshold follows from its "
+            "training: give one, in meV/atom (--threshold)"
         )
     return THRESHOLD_MULTIPLE * deviation
 

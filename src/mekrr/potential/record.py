@@ -1,5 +1,6 @@
 """The record a potential carries of how it was made: typed, and written and read in one place."""
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -251,6 +252,16 @@ class Record:
     updates: tuple[UpdateRecord, ...] = ()
     refinement: RefinementRecord | None = None
     work: tuple[Work, ...] = ()
+
+    @property
+    def usual_error(self) -> tuple[float, str]:
+        """Standard deviation of energies near the training data, meV/atom, and where it was seen.
+
+        Of a refined network by the mean absolute error on some structures held out, taken for normally distributed.
+        """
+        if self.refinement is None:
+            return self.leave_one_out.deviation_mev_per_atom, "leave-one-out"
+        return math.sqrt(math.pi / 2) * self.refinement.errors.mae_mev_per_atom, "structures held out"
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries."""
