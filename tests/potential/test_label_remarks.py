@@ -1,6 +1,7 @@
 import dataclasses
 import warnings
 
+import numpy as np
 import pytest
 from ase.units import GPa
 
@@ -32,7 +33,8 @@ def labelled(alloys):
 def remarks(labelled, forces=1.0, stress=1.0):
     backbone, structures = labelled
     changed = [Structure(s.atoms, s.energy, forces * s.forces, stress * s.stress) for s in structures]
-    return label_remarks(probe(changed, backbone, ["interaction_0"], 1))
+    own = np.array([s.energy for s in structures])
+    return label_remarks(changed, own, probe(changed, backbone, ["interaction_0"], 1))
 
 
 def test_sound_labels_bring_no_remark(labelled):

@@ -27,8 +27,7 @@ from mekrr.data import (
     fetch,
     inspect_report,
     read_structures,
-    unit_of_derivatives,
-    unit_of_energies,
+    units_beside,
 )
 from mekrr.graph import build_batch
 
@@ -70,7 +69,6 @@ def _beside_backbone(structures: Sequence[Structure], network: Backbone) -> list
         energy_forces_stress(network, build_batch([s.atoms], network.cutoff, network.max_neighbours).to(network.device))
         for s in looked_at
     ]
-    remarks = [unit_of_energies(looked_at, np.array([float(o.energies[0]) for o in own]))]
     forces = [(s.forces, o.forces.cpu()) for s, o in zip(looked_at, own, strict=True) if s.forces is not None]
     # times the volume a stress is dE/d(strain), of the size of the energy
     stress = [
@@ -78,11 +76,13 @@ def _beside_backbone(structures: Sequence[Structure], network: Backbone) -> list
         for s, o in zip(looked_at, own, strict=True)
         if s.stress is not None and (volume := s.atoms.get_volume()) > 0
     ]
+    derivatives = {}
     for label, pairs in (("forces", forces), ("stress", stress)):
         if pairs:
             values, theirs = (np.concatenate([np.ravel(one) for one in column]) for column in zip(*pairs, strict=True))
-            remarks.append(unit_of_derivatives(label, values, theirs))
-    return [Issue("warning", "units", words) for words in remarks if words]
+            derivatives[label] = values, theirs
+    energies = np.array([float(o.energies[0]) for o in own])
+    return [Issue("warning", "units", words) for words in units_beside(looked_at, energies, derivatives)]
 
 
 @data_app.command("list")

@@ -10,7 +10,7 @@ from mekrr.data.checking.composition import (
 )
 from mekrr.data.checking.duplicates import distinct, duplicate_groups, sketches_of
 from mekrr.data.checking.issues import Issue
-from mekrr.data.checking.magnitudes import unit_of_derivatives, unit_of_energies
+from mekrr.data.checking.magnitudes import units_beside
 from mekrr.data.checking.origins import label_remarks
 from mekrr.data.checking.soundness import require_sound
 from mekrr.data.checking.splits import Split, split
@@ -55,7 +55,6 @@ __all__ = [
     "sketches_of",
     "split",
     "summary",
-    "unit_of_derivatives",
-    "unit_of_energies",
+    "units_beside",
     "validate",
 ]

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mekrr.backbones import Backbone
-from mekrr.data import Structure, outside_row_space, unit_of_derivatives
+from mekrr.data import Structure, outside_row_space, units_beside
 from mekrr.data.reading.electrons import CHARGE, NEUTRAL, SINGLET, SPIN, as_number, charge_and_spin
 from mekrr.errors import DataError, MekrrWarning
 from mekrr.features import DerivativeStore
@@ -19,7 +19,7 @@ from mekrr.potential.data_record import DataRecord
 from mekrr.potential.fitted import Fitted
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.prior import NEEDS_BACKBONE, Compositions
-from mekrr.typing import Tensor
+from mekrr.typing import Float, Tensor, ndarray
 
 VERY_MANY = 5000  # structures for the exact solver
 LABELS_LOOKED_AT = 200  # structures whose labels are compared with the backbone's
@@ -112,20 +112,25 @@ def _no_numbers(structures: Iterable[Atoms], name: str) -> list[str]:
     ]
 
 
-def label_remarks(store: DerivativeStore) -> list[str]:
-    """What derivative labels look like beside the backbone's own: see `unit_of_derivatives`."""
-    found: list[str] = []
+def label_remarks(
+    structures: Sequence[Structure], own: Float[ndarray, "structures"], store: DerivativeStore | None
+) -> list[str]:
+    """What labels look like beside the backbone's own: see `units_beside`.
+
+    Args:
+        structures: labelled.
+        own: energies of the backbone, eV.
+        store: derivatives of some structures, with labels beside; None without any.
+    """
     rows: dict[str, list[Tensor]] = {"forces": [], "stress": []}
-    for t in range(min(len(store.keys), LABELS_LOOKED_AT)):
+    for t in range(0 if store is None else min(len(store.keys), LABELS_LOOKED_AT)):
+        assert store is not None
         d = store(t)
         if d is not None:
             rows["forces"].append(torch.stack([d.dft[: d.n_forces], d.own[: d.n_forces]]))
             rows["stress"].append(torch.stack([d.dft[d.n_forces :], d.own[d.n_forces :]]))
-    for name, parts in rows.items():
-        dft, own = torch.cat(parts, dim=1) if parts else torch.zeros(2, 0, dtype=torch.float64)
-        words = unit_of_derivatives(name, dft.numpy(), own.numpy())
-        found += [words] if words else []
-    return found
+    pairs = {name: torch.cat(parts, dim=1).numpy() for name, parts in rows.items() if parts}
+    return units_beside(structures, own, {name: (dft, theirs) for name, (dft, theirs) in pairs.items()})
 
 
 def undetermined(fitted: Fitted, structures: Iterable[Atoms]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mekrr.backbones import Backbone
-from mekrr.data import Structure, isolated_atom_energies, sketches_of, unit_of_energies
+from mekrr.data import Structure, isolated_atom_energies, sketches_of
 from mekrr.errors import DataError
 from mekrr.features import BATCH_ATOMS, DerivativeStore, FeatureCache, TangentSpace, extract, probe, tangent_space
 from mekrr.features.probes import PROBE_BATCH_ATOMS
@@ -105,8 +105,8 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
     anchors = anchor_structures(job.options.anchors, job.structures, job.options.seed)
     space = tangent_space_of(job, forces, remarks)
     data = training_set(job, wanted_layers(job), forces, space=space)
-    if data.store is not None and job.backbone.has_energy:
-        remarks += label_remarks(data.store)
+    if data.extraction.energies is not None:
+        remarks += label_remarks(job.structures, data.extraction.energies.numpy(), data.store)
     plan = plan_of(solver)
     with job.watch.stage("kernel"):
         choice = choose(data, job.options, job.backbone, plan, job.progress)
@@ -117,9 +117,7 @@ def run_fit(job: FitJob, solver: str, forces: bool, remarks: list[str]) -> Fitte
         solution = solve(
             job.structures, data, plan, choice.best, options, job.backbone, job.progress, pinned, job.shards
         )
-    own = data.extraction.energies
-    unit = None if own is None else unit_of_energies(job.structures, own.numpy())
-    remarks += [*solution.warnings, *([unit] if unit else []), *choice.warnings]
+    remarks += [*solution.warnings, *choice.warnings]
     if job.options.refine == 0:
         return _fitted(job, data, solution, choice, forces, remarks)
     remarks.append(REPLACED)

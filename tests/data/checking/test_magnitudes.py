@@ -13,11 +13,17 @@ from mekrr.data import (
     Structure,
     load_dataset,
     read_structures,
-    unit_of_derivatives,
-    unit_of_energies,
+    units_beside,
     validate,
 )
-from mekrr.data.checking.magnitudes import ENERGIES, LENGTHS, per_atom, unit_of_lengths
+from mekrr.data.checking.magnitudes import (
+    ENERGIES,
+    LENGTHS,
+    per_atom,
+    unit_of_derivatives,
+    unit_of_energies,
+    unit_of_lengths,
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +95,28 @@ def test_derivatives_beside_a_backbone(label, factor, words):
     assert (found is None) if words is None else (words in found and f"the {label} labels" in found)
     assert unit_of_derivatives(label, 100 * noise, own) is None
     assert unit_of_derivatives(label, 0 * own, own) is None
+
+
+@pytest.mark.parametrize(
+    ("energy", "forces", "said"),
+    [(1.0, 1.0, False), (2.0, 1.0, True), (1.0, 3.0, True), (1.0, 0.3, True), (1.3, 1.3, False), (0.8, 1.1, False)],
+)
+def test_energies_and_forces_that_do_not_belong_together(mini, own, energy, forces, said):
+    """A factor of two between Ha and Ry, where neither alone says anything."""
+    noise = np.random.default_rng(0).normal(size=2000)
+    theirs = np.random.default_rng(1).normal(size=2000)
+    changed = [replace(s, energy=energy * (e + 0.002 * len(s) * x)) for s, e, x in zip(mini, own, noise, strict=False)]
+    found = units_beside(changed, own, {"forces": (forces * (theirs + 0.2 * noise), theirs)})
+    assert ["not in units that belong together" in words for words in found] == [True] * said
+
+
+def test_too_few_energies_and_unlike_ones_say_nothing_of_their_forces(mini, own):
+    theirs = np.random.default_rng(1).normal(size=2000)
+    doubled = [replace(s, energy=2 * e) for s, e in zip(mini, own, strict=True)]
+    assert units_beside(doubled, own, {"forces": (theirs, theirs)})
+    assert not units_beside(doubled[:9], own[:9], {"forces": (theirs, theirs)})
+    assert not units_beside(doubled, own, {"forces": (np.random.default_rng(2).normal(size=2000), theirs)})
+    assert not units_beside(doubled, own, {})
 
 
 def test_noise_says_nothing(mini, own):

@@ -4,7 +4,7 @@ A wrong unit is a factor, so everything is compared on a logarithmic scale, and 
 unit is half the way to it: the geometric mean of 1 and its factor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase import Atoms, units
@@ -41,6 +41,11 @@ FAR_IN_SIZE = 8.0
 PER_BOHR, OF_ONE_SHAPE = 0.25, 0.9
 """Logarithm of a factor of 1.28 around Bohr in Angstrom and its inverse, and the correlation with a network from which
 so small a factor says anything: relaxations, whose forces are small, differ by as much without it."""
+
+TOGETHER, OF_TWO_SIZES, LEFT = 0.85, 0.47, 8
+"""Correlation with a network, of energies and of forces, from which the factors between labels and network are
+compared; the logarithm of 1.6, by which the two factors differ when something is wrong (by 0.85 to 1.23 in the data
+tried, and 2 is what Ry are to Ha); and how many energies more than their shifts it takes."""
 
 SIGNS = {
     "forces": "forces are minus the gradient of the energy",
@@ -134,6 +139,55 @@ def _left_over(design: np.ndarray, target: np.ndarray) -> float:
     return float(np.sqrt(np.mean(left**2)) / max(np.sqrt(np.mean(target**2)), 1e-12))
 
 
+def units_beside(
+    structures: Sequence[Structure],
+    own: Float[ndarray, "structures"],
+    derivatives: Mapping[str, tuple[Float[ndarray, "_components"], Float[ndarray, "_components"]]],
+) -> list[str]:
+    """What is odd about labels beside a network's own, in words.
+
+    Args:
+        structures: with energies.
+        own: the network's energies in eV.
+        derivatives: "forces" and "stress", where there are any: labels and the network's, for `unit_of_derivatives`.
+    """
+    found = [unit_of_energies(structures, own)]
+    found += [unit_of_derivatives(label, *pair) for label, pair in derivatives.items()]
+    if not any(found) and "forces" in derivatives:
+        found.append(_of_two_sizes(structures, own, *derivatives["forces"]))
+    return [words for words in found if words]
+
+
+def _of_two_sizes(
+    structures: Sequence[Structure], own: np.ndarray, forces: np.ndarray, own_forces: np.ndarray
+) -> str | None:
+    """Words, where energies and forces are both like the network's, but not by the same factor."""
+    chosen = [k for k, s in enumerate(structures) if s.energy is not None and np.isfinite(own[k])]
+    counts, _ = composition_matrix([structures[k] for k in chosen])
+    if len(chosen) < np.linalg.matrix_rank(counts) + LEFT:
+        return None
+    weights = 1 / np.sqrt(counts.sum(axis=1))  # an energy is off by the root of the number of atoms
+    labels = np.array([structures[k].energy for k in chosen], dtype=float)
+    energies = [
+        values - rows @ np.linalg.lstsq(rows, values, rcond=1e-10)[0]
+        for rows, values in ((counts * weights[:, None], weights * each) for each in (labels, own[chosen]))
+    ]
+    (factor, alike), (force_factor, forces_alike) = _size(*energies), _size(forces, own_forces)
+    if min(alike, forces_alike) < TOGETHER or abs(np.log(factor / force_factor)) < OF_TWO_SIZES:
+        return None
+    return (
+        f"after shifts per element the energies change by {factor:.3g} times the backbone's, but forces are "
+        f"{force_factor:.3g} times its: they are not in units that belong together (Ry are half a Ha), or not of one "
+        "calculation. Look at --energy-unit and --forces-unit"
+    )
+
+
+def _size(values: np.ndarray, own: np.ndarray) -> tuple[float, float]:
+    """How large values are beside a network's, and their correlation without a mean."""
+    sizes = float(np.linalg.norm(values)), float(np.linalg.norm(own))
+    return (sizes[0] / sizes[1], float(values @ own) / (sizes[0] * sizes[1])) if min(sizes) > 0.0 else (1.0, 0.0)
+
+
 def unit_of_energies(structures: Sequence[Structure], own: Float[ndarray, "structures"]) -> str | None:
     """What unit the energies seem to be in beside a network's own, in words with the option to give; None for eV.
 
@@ -184,10 +238,7 @@ def unit_of_derivatives(
         values: all components, eV/Angstrom; of stress, times the volume.
         own: the network's.
     """
-    sizes = float(np.linalg.norm(values)), float(np.linalg.norm(own))
-    if min(sizes) == 0.0:
-        return None
-    alike, ratio = float(values @ own) / (sizes[0] * sizes[1]), sizes[0] / sizes[1]
+    ratio, alike = _size(values, own)
     if alike < -_ALIKE_IN_DIRECTION:
         return (
             f"the {label} labels have the opposite sign of the backbone's (correlation {alike:.2f}): "
