@@ -65,20 +65,25 @@ def side_by_side(function: Callable[[Given], Found], given: Sequence[Given], mos
         return list(pool.map(function, given))
 
 
-@cache
 def spinning() -> str | None:
-    """A sentence where PyTorch has more threads than there are idle cores, and they would spin; looked at once.
+    """A sentence where PyTorch has more threads than cores were idle at the first call, and they would spin.
 
     The command line takes fewer and lets them sleep (`mekrr.cli.threads`); a library leaves the process as it is.
     """
     count = torch.get_num_threads()
-    if count < 2 or os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" or (idle := idle_cores()) > count - 0.5:
+    if count < 2 or os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" or (idle := idle_first()) > count - 0.5:
         return None
     return (
-        f"PyTorch has {count} threads, and {idle:.1f} cores are idle: threads that wait for others spin, and beside "
+        f"PyTorch has {count} threads, and {idle:.1f} cores were idle: threads that wait for others spin, and beside "
         "other work two can take ten times as long as one. torch.set_num_threads(1) helps, or OMP_WAIT_POLICY=PASSIVE "
         "in the environment before Python starts"
     )
+
+
+@cache
+def idle_first() -> float:
+    """`idle_cores` at the first call, before this process has kept any of them busy."""
+    return idle_cores()
 
 
 def idle_cores() -> float:

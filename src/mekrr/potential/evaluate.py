@@ -181,11 +181,9 @@ def _force_variance(fitted: Fitted, seen: Pass, x: Environments) -> Float[Tensor
     at_once = 1 if fitted.model.tangent is None else max(1, min(FORCE_DRAWS, BATCH_ATOMS // n))
     copies = {k: seen.graph.repeated(k) for k in {at_once, FORCE_DRAWS % at_once or at_once}}
     for slopes, change in fitted.model.force_draws(x, FORCE_DRAWS, at_once):
-        drawn = (
-            seen
-            if change is None
-            else look(copies[change.copies], seen.backbone, seen.layers, gradients=True, change=change)
-        )
+        drawn = seen
+        if change is not None:
+            drawn = look(copies[change.copies], seen.backbone, seen.layers, gradients=True, change=change)
         gradient = drawn.edge_gradient(fitted.scaler.pull_back(slopes), keep=change is None)
         total += drawn.pull_back(gradient).forces.to(total).square().reshape(-1, n, 3).sum(0)
     return total / FORCE_DRAWS
