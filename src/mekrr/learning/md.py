@@ -37,7 +37,7 @@ from mekrr.potential.potential import FEWEST
 MULTIPLE = 3.0
 """The threshold in errors of leave-one-out: beyond, a structure is unlike those known."""
 
-SMALLEST_SHARE, LARGEST_SHARE = 0.05, 0.2
+SMALLEST_SHARE, LARGEST_SHARE = 0.1, 0.2
 """The threshold lies between these shares of the root mean square force of the labels: while labels are few, a multiple
 of large leave-one-out errors would let everything pass, and one of very small errors ask for what nobody needs."""
 
