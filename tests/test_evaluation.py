@@ -102,6 +102,15 @@ def test_structures_unlike_the_training_data_are_announced(potential, alloys):
         evaluate(potential, [*like, labelled(strange)])
 
 
+def test_a_few_violent_training_structures_do_not_raise_the_limit(potential, alloys):
+    (structure,) = as_structures(alloys[:1])
+    record = potential.fitted_.record
+    errors = replace(record.leave_one_out, rmse_mev_per_atom=50.0, median_absolute_mev_per_atom=1.0)
+    record = replace(record, leave_one_out=errors)
+    assert unlike_remarks(record, [structure], [Prediction(0.0, energy_std=0.015 * len(structure))])
+    assert not unlike_remarks(record, [structure], [Prediction(0.0, energy_std=0.0147 * len(structure))])
+
+
 def test_a_refined_network_is_measured_by_structures_held_out(potential, alloys):
     (structure,) = as_structures(alloys[:1])
     errors = HeldOutErrors(9.0, 2.0, None)

@@ -13,7 +13,7 @@ from mekrr import Calculator, KernelPotential
 from mekrr.backbones.derivatives import directional_derivatives
 from mekrr.backbones.process_state import deterministic
 from mekrr.graph import build_batch
-from mekrr.threads import idle_first, side_by_side, threads
+from mekrr.threads import idle_first, side_by_side, spinning, threads
 
 pytest.importorskip("sevenn")
 
@@ -151,7 +151,7 @@ def test_a_loop_where_nothing_can_be_side_by_side(count, given, most):
 
 
 def test_a_fit_on_a_busy_machine_says_that_its_threads_spin(alloys, monkeypatch):
-    """Once a process, where threads would not sleep and fewer cores are idle than there are threads."""
+    """Where threads would not sleep and fewer cores were idle than there are threads, as long as it has so many."""
     chosen = {"layers": ("interaction_1",), "length_scale": 12.0, "prior": "backbone", "forces": False}
 
     def said(count, idle, policy):
@@ -166,6 +166,8 @@ def test_a_fit_on_a_busy_machine_says_that_its_threads_spin(alloys, monkeypatch)
 
     (first, _) = said(2, 0.9, "")
     assert "PyTorch has 2 threads, and 0.9 cores were idle" in first
+    with threads(1):
+        assert spinning() is None  # the advice was taken
     assert not said(2, 1.9, "")
     assert not said(2, 0.9, "passive")
     assert not said(1, 0.1, "")

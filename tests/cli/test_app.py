@@ -186,16 +186,17 @@ def test_listings(capsys):
     [
         ({}, []),
         ({"forces": -1.0, "stress": 160.2}, ["forces labels have the opposite sign", "(--stress-unit)"]),
+        ({"energy": 2.0}, ["not in units that belong together"]),
     ],
 )
 def test_inspect_compares_forces_and_stress_with_a_backbone(capsys, tmp_path, sevennet, alloys, factors, words):
     frames = []
-    for atoms in alloys[:6]:
+    for atoms in alloys[:14]:
         graph = build_batch([atoms], sevennet.cutoff, sevennet.max_neighbours)
         own = energy_forces_stress(sevennet, graph)
         bare = atoms.copy()
         bare.info = {
-            "REF_energy": float(own.energies[0]),
+            "REF_energy": factors.get("energy", 1.0) * float(own.energies[0]),
             "REF_stress": factors.get("stress", 1.0) * own.stress[0].numpy(),
         }
         bare.arrays["REF_forces"] = factors.get("forces", 1.0) * own.forces.numpy()

@@ -58,6 +58,19 @@ def test_signs_and_units_that_contradict_the_backbone_are_named(labelled, factor
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("factor", "said"), [(1.0, 0), (2.0, 1)])
+def test_a_fit_compares_energies_and_forces_with_the_backbone(alloys, factor, said):
+    backbone, structures = load_backbone("sevennet-0", device="cpu"), []
+    for atoms in alloys[:14]:
+        own = energy_forces_stress(backbone, build_batch([atoms], backbone.cutoff, backbone.max_neighbours))
+        structures.append(Structure(atoms.copy(), factor * float(own.energies[0]), own.forces.numpy()))
+    fixed = {"layers": "interaction_1", "length_scale": 12.0, "species_weight": 0.5, "prior": "backbone"}
+    fixed |= {"force_weight": 1e-2, "tangent_share": 0.0, "probes": 2, "inducing": 20, "exact_forces": False}
+    found = KernelPotential("sevennet-0", **fixed).fit(structures).fitted_.record.warnings
+    assert sum("not in units that belong together" in words for words in found) == said
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("charges", "said"), [((0, -1), True), ((-1, -1), False), ((0, "none"), False)])
 def test_charges_that_the_network_does_not_read_are_remarked_upon(alloys, charges, said):
     """A fit says that it cannot tell them apart; one value, or what is no number, is nothing to tell apart."""

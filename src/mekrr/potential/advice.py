@@ -123,9 +123,8 @@ def label_remarks(
         store: derivatives of some structures, with labels beside; None without any.
     """
     rows: dict[str, list[Tensor]] = {"forces": [], "stress": []}
-    for t in range(0 if store is None else min(len(store.keys), LABELS_LOOKED_AT)):
-        assert store is not None
-        d = store(t)
+    entries = () if store is None else (store(t) for t in range(min(len(store.keys), LABELS_LOOKED_AT)))
+    for d in entries:
         if d is not None:
             rows["forces"].append(torch.stack([d.dft[: d.n_forces], d.own[: d.n_forces]]))
             rows["stress"].append(torch.stack([d.dft[d.n_forces :], d.own[d.n_forces :]]))
