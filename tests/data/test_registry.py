@@ -14,7 +14,7 @@ GOOD = {
     "citation": "c",
     "n_structures": 1,
     "n_atoms": "1",
-    "size_mb": 1,
+    "size_mb": 1.0,
 }
 
 

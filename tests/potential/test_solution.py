@@ -108,7 +108,7 @@ def test_ridges_below_rounding_are_not_tried_in_the_solution():
     assert final_ridges(trial, FitOptions(ridge=1e-9), 1e-2).tolist() == [1e-9]
 
 
-def test_the_exact_solution_stays_above_the_rounding_of_the_whole_set(monkeypatch):
+def test_the_exact_solution_stays_above_the_rounding_of_the_whole_set(monkeypatch, small_schnet):
     """Energies that a kernel function gives without noise want the smallest ridge there is."""
     data = random_set([1.0] * 6)
     h = data.extraction.environments
@@ -119,7 +119,7 @@ def test_the_exact_solution_stays_above_the_rounding_of_the_whole_set(monkeypatc
 
     def ridge(rounding):
         monkeypatch.setattr("mekrr.tune.problem.rounding", lambda *arguments: (rounding,))
-        return solve([], data, plan_of("exact"), trial, FitOptions(criterion="loo"), None).model.ridge
+        return solve([], data, plan_of("exact"), trial, FitOptions(criterion="loo"), small_schnet).model.ridge
 
     assert ridge(0.0) < 1e-6
     assert ridge(1e-4) > 1e-4

@@ -40,7 +40,7 @@ def refuse_nonfinite(atoms: Atoms, energy: float, forces: Float[ndarray, "atoms 
     """
     bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
     if len(bad):
-        raise UnstableError(f"{where}: the force on {_atom(atoms, bad[0])} is not finite; {_ADVICE}")
+        raise UnstableError(f"{where}: the force on {_atom(atoms, int(bad[0]))} is not finite; {_ADVICE}")
     if not np.isfinite(energy):
         raise UnstableError(f"{where}: the energy is {energy}; {_ADVICE}")
 

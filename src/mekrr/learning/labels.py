@@ -1,5 +1,6 @@
 """One label: a structure with what the calculator found, and with what had been predicted before."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,9 +89,32 @@ class Label:
         return None if found is None else float(found)
 
     @property
+    def surprise(self) -> float | None:
+        """Error of the forces over their deviation as the potential itself had it, before any correction."""
+        error, deviation = self.force_error, self.force_deviation
+        if error is None or not deviation:
+            return None
+        return error / deviation * float(self.frame.info.get("before_correction", 1.0))
+
+    @property
     def seconds(self) -> float:
         """Of the calculator."""
         return float(self.frame.info["seconds"])
+
+
+def stiffness(labels: Sequence[Label]) -> dict[int, float]:
+    """How much larger forces on each element are than those on all atoms, root mean squares; 1 where they are smaller.
+
+    Errors are larger where forces are: on an atom of a molecule's stiff bonds one of the same size means less than on
+    one of a metal.
+    """
+    forces = np.concatenate([label.forces for label in labels])
+    species = np.concatenate([label.structure.species for label in labels])
+    everywhere = np.mean(forces**2)
+    if not everywhere > 0.0:
+        return {}
+    squares = {int(z): np.mean(forces[species == z] ** 2) / everywhere for z in np.unique(species)}
+    return {z: max(1.0, float(np.sqrt(square))) for z, square in squares.items()}
 
 
 def frame_of(ask: Ask, results: dict[str, Any], seconds: float) -> Atoms:
@@ -104,7 +128,7 @@ def frame_of(ask: Ask, results: dict[str, Any], seconds: float) -> Atoms:
         frame.set_momenta(ask.atoms.get_momenta(), apply_constraint=False)
     frame.info |= {"label": ask.number, "why": ask.why, "seconds": round(seconds, 3)} | ask.info
     before = ask.before
-    for name in ("energy", "energy_std", "force_std"):
+    for name in ("energy", "energy_std", "force_std", "correction"):
         if before.get(name) is not None:
             frame.info[f"before_{name}"] = float(before[name])
     if before.get("forces") is not None:

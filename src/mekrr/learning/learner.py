@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,15 @@ class Learner:
         n = potential.fitted_.record.data.n_structures
         found = [line for line in lines if line["kind"] == "model" and line["n_labels"] == n]
         if found:
+            _scale_deviations(potential, 1.0 / found[-1].get("deviations_times", 1.0))
             self.potential, self.n_labels, self.choice = potential, n, Choice.from_json(found[-1]["choice"])
+
+    def save(self, path: Path, times: float) -> None:
+        """Write the potential with its deviations corrected, as whoever loads it has no labels to see that by."""
+        assert self.potential is not None
+        corrected = copy(self.potential)
+        _scale_deviations(corrected, times)
+        corrected.save(path)
 
     def learn(self, labels: Sequence[Label]) -> dict[str, Any] | None:
         """Bring the potential to these labels; what was done, in numbers, or None when there was nothing to do."""
@@ -163,14 +172,20 @@ class Learner:
         }
 
 
+def _scale_deviations(potential: KernelPotential, times: float) -> None:
+    model = potential.fitted_.model
+    forces = None if model.force_amplitude is None else times**2 * model.force_amplitude
+    scaled = replace(model, energy_amplitude=times**2 * model.energy_amplitude, force_amplitude=forces)
+    potential.fitted_ = replace(potential.fitted_, model=scaled)
+
+
 def correction(labels: Sequence[Label]) -> float:
     """What calibrated deviations are multiplied by: errors found at labels over deviations predicted there.
 
     Each of these was predicted before it was labelled: leave-one-out on a handful of structures, where leaving one out
     means extrapolating, gives deviations that are too large by factors. 1 while there are fewer than two.
     """
-    pairs = [(label.force_error, label.force_deviation) for label in labels]
-    ratios = [error / deviation for error, deviation in pairs if error is not None and deviation]
+    ratios = [label.surprise for label in labels if label.surprise is not None]
     if len(ratios) < FEWEST_HONEST:
         return 1.0
     return float(np.clip(np.quantile(ratios[-HONEST:], CORRECTION_QUANTILE), LEAST_CORRECTION, MOST_CORRECTION))

@@ -118,7 +118,10 @@ def _begun(start: Atoms, options: MdOptions, seed: int) -> State:
 
 
 def threshold_of(session: Session) -> float:
-    """Deviation of the forces on an atom, eV/Angstrom, past which a structure is labelled."""
+    """Deviation of the forces on an atom, eV/Angstrom, past which a structure is labelled.
+
+    On an atom of an element with larger forces than the average, as many times this.
+    """
     potential = session.learner.potential
     assert potential is not None
     loo = potential.fitted_.record.leave_one_out.forces_median_mev_per_angstrom
@@ -199,9 +202,10 @@ def _until(
         (predicted,) = session.predicted([still(walker.atoms)])
         labelled = session.is_labelled(walker.atoms)
         if predicted["worst_std"] > threshold and not labelled:
-            worst = f"{1000 * predicted['worst_std']:.0f} meV/Å"
-            text = f"deviation of the force on atom {predicted['worst_atom']} {worst}, "
-            return walker, predicted, text + f"past the threshold of {1000 * threshold:.0f}"
+            worst, own = predicted["worst_atom"], predicted["worst_atom_std"]
+            limit = threshold * own / predicted["worst_std"]  # of its element, see stiffness
+            text = f"deviation of the force on atom {worst} ({walker.atoms.symbols[worst]}) {1000 * own:.0f} meV/Å"
+            return walker, predicted, f"{text}, past the threshold of {1000 * limit:.0f}"
         walker = replace(walker, safe=walker.atoms.copy(), safe_step=walker.step, known=True)
         due = checks % FRAMES_EVERY == 0 or walker.step >= options.steps
         if due and walker.step > state["written"][k]:  # one that was sent back has its frame already

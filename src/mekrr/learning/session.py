@@ -17,7 +17,7 @@ from mekrr.learning import events
 from mekrr.learning.events import Event
 from mekrr.learning.journal import Journal
 from mekrr.learning.labeller import Answer, Labeller, bare
-from mekrr.learning.labels import Ask, Label, frame_of
+from mekrr.learning.labels import Ask, Label, frame_of, stiffness
 from mekrr.learning.learner import Learner, correction
 from mekrr.learning.surface import BackboneCalculator, ExactAt
 
@@ -184,16 +184,16 @@ class Session:
         if done is None:
             return
         assert self.learner.potential is not None
-        forces = done["loo_forces_mev_per_angstrom"]
+        forces, times = done["loo_forces_mev_per_angstrom"], correction(self.labels)
         yield self.say(
             events.MODEL,
             f"potential {done['how']} on {done['n_labels']} labels ({done['why']}); leave-one-out: "
-            f"{done['loo_energy_mev_per_atom']:.2g} meV/atom, {forces:.0f} meV/Å",
+            f"{done['loo_energy_mev_per_atom']:.2g} meV/atom, {forces:.0f} meV/Å; deviations times {times:.2g}",
             **done,
-            correction=correction(self.labels),
+            deviations_times=times,
             seconds=time.perf_counter() - started,
         )
-        self.learner.potential.save(self.journal.path_of_model)
+        self.learner.save(self.journal.path_of_model, times)
         for text in self.learner.warned:
             if not self.remarked(text):
                 yield self.say(events.REMARK, text)
@@ -211,6 +211,9 @@ class Session:
     def predicted(self, structures: Sequence[Atoms], like: Any = None) -> list[dict[str, Any]]:
         """Energies, forces and corrected deviations as they are predicted now; deviations need a potential.
 
+        The worst deviation of a force is that of the atom for which it is largest beside the forces on its element
+        (`stiffness`), by which `worst_std` is divided.
+
         Args:
             structures: without labels.
             like: a surface whose energy and forces are taken instead of the potential's.
@@ -226,7 +229,7 @@ class Session:
                 }
                 for a in structures
             ]
-        scale = correction(self.labels)
+        scale, hard = correction(self.labels), stiffness(self.labels)
         found = []
         for atoms, p in zip(structures, potential.predict(structures, True, True, force_uncertainty=True), strict=True):
             assert p.forces_std is not None
@@ -234,14 +237,18 @@ class Session:
             if like is not None:
                 energy, forces = float(like.get_property("energy", atoms)), np.array(like.get_property("forces", atoms))
             per_atom = scale * np.sqrt((p.forces_std**2).mean(axis=1))
+            relative = per_atom / np.array([hard.get(int(z), 1.0) for z in atoms.numbers])
+            worst = int(relative.argmax())
             found.append(
                 {
                     "energy": energy,
                     "forces": forces,
                     "energy_std": None if p.energy_std is None else scale * p.energy_std,
                     "force_std": scale * float(np.sqrt((p.forces_std**2).mean())),
-                    "worst_std": float(per_atom.max()),
-                    "worst_atom": int(per_atom.argmax()),
+                    "correction": scale,
+                    "worst_std": float(relative[worst]),
+                    "worst_atom": worst,
+                    "worst_atom_std": float(per_atom[worst]),
                 }
             )
         return found

@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from mekrr.potential.fitted import Fitted
+
+Same = TypeVar("Same", bound="Estimator")
 
 
 class Estimator:
@@ -22,7 +24,7 @@ class Estimator:
         """What the constructor was given, by name; `deep` is scikit-learn's and changes nothing."""
         return dict(self._parameters)
 
-    def set_params(self, **parameters: Any) -> Self:
+    def set_params(self: Same, **parameters: Any) -> Same:
         """Change what the constructor was given; a fit that is there stays as it is until the next one.
 
         Raises:

@@ -113,7 +113,7 @@ class Model:
     energy_amplitude: float
     force_amplitude: float | None
     tangent: TangentPart | None = None
-    anchors: Float[Tensor, "groups groups"] | None = None
+    anchors: Float[Tensor, "all_groups all_groups"] | None = None
     drawn: dict[tuple[int, int], PosteriorDraws] = field(default_factory=dict, init=False)  # a changed one draws anew
 
     @property

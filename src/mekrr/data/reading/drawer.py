@@ -115,7 +115,7 @@ class Drawer:
         if key is None or self._is_missing(key):
             return None
         try:
-            return self._shaped(key, shapes) * factor
+            return np.asarray(self._shaped(key, shapes) * factor)  # of no axes, the product would be a scalar
         except DataError as error:
             if self.strict:
                 raise

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import ase.io
 import numpy as np
@@ -142,7 +142,7 @@ def reason(error: Exception) -> str:
     return f"unknown symbol or key {text}" if isinstance(error, KeyError) else text or type(error).__name__
 
 
-def _iter_frames(path: Path, file: IO[str]) -> Iterator[str]:
+def _iter_frames(path: Path, file: Iterator[str]) -> Iterator[str]:
     """The text of each frame."""
     for index in itertools.count():
         header = _header(path, index, file)
@@ -155,7 +155,7 @@ def _iter_frames(path: Path, file: IO[str]) -> Iterator[str]:
         yield "".join([header, *lines])
 
 
-def _header(path: Path, index: int, file: IO[str]) -> str:
+def _header(path: Path, index: int, file: Iterator[str]) -> str:
     """The line with the number of atoms, or an empty string at the end of the file."""
     try:
         # a byte order mark, which some editors put at the start of a file, is no part of the number
