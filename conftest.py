@@ -1,5 +1,7 @@
 """Fixtures of both test folders, tests/ and comparison/tests/."""
 
+import typed  # noqa: F401  isort: skip, for annotations are checked in what is imported from here on
+
 import os
 import warnings
 from pathlib import Path

@@ -37,6 +37,11 @@ def largest(atoms):
     return float(np.linalg.norm(atoms.get_forces(), axis=1).max())
 
 
+def energy(atoms):
+    """The one whose derivatives the forces are, eV."""
+    return atoms.get_potential_energy(force_consistent=True)
+
+
 def learnt(folder, task, *ends, **options):
     """The last event of a run, which goes on where it was; what it says is printed."""
     begun = (folder / "settings.json").exists()
@@ -52,7 +57,11 @@ def relaxed(folder, kind):
         began = time.perf_counter()
         event = learnt(folder / kind, "relax", sketch(kind), fmax=FMAX)
         atoms = event.structures[0]
-        row = {"calls": event.numbers["n_labels"], "fmax": largest(atoms), "energy": atoms.get_potential_energy()}
+        row = {
+            "calls": event.numbers["n_labels"],
+            "fmax": largest(atoms),
+            "energy": atoms.get_potential_energy(force_consistent=True),
+        }
         note(folder, f"relax {kind}, mekrr learn", row | {"seconds": time.perf_counter() - began, "end": event.kind})
         write(done, atoms)
     return read(done)
@@ -66,7 +75,11 @@ def plain_relaxation(folder, kind, method, optimiser):
     atoms, began = sketch(kind), time.perf_counter()
     atoms.calc = make()
     optimiser(atoms, logfile="-").run(FMAX, 200)
-    row = {"calls": atoms.calc.calls, "fmax": largest(atoms), "energy": atoms.get_potential_energy()}
+    row = {
+        "calls": atoms.calc.calls,
+        "fmax": largest(atoms),
+        "energy": atoms.get_potential_energy(force_consistent=True),
+    }
     note(folder, name, row | {"seconds": time.perf_counter() - began})
 
 

@@ -46,7 +46,7 @@ def test_a_label_where_there_is_one_already_changes_nothing_and_ends_nothing(clu
 
 
 def _with_history(label, error, own_deviation, corrected_by):
-    """A label predicted before, off by `error`, by a potential whose deviations were said `corrected_by` times wider."""
+    """A label predicted before, off by `error`, by a potential whose deviations were multiplied."""
     frame = label.frame.copy()
     frame.calc = label.frame.calc
     frame.arrays["before_forces"] = label.forces + error

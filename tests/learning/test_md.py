@@ -36,7 +36,7 @@ def test_walkers_reach_their_end_and_errors_fall(cluster, words):
         check.calc = Calculator(potential)
         at_the_ends.append(np.sqrt(np.square(check.get_forces(apply_constraint=False) - expected).mean()))
     assert np.mean(at_the_ends) < np.mean([label.force_error for label in labels])
-    waited = [line for line in read_lines(folder) if line.get("threshold_mev_per_angstrom")]
+    waited = [line for line in read_lines(folder) if "past the threshold" in line["text"]]
     assert all(line["deviation_mev_per_angstrom"] > line["threshold_mev_per_angstrom"] for line in waited)
 
 
@@ -49,6 +49,16 @@ def test_one_walker_reaches_its_end_and_is_predicted_better(cluster, words):
     error = frames[-1].get_potential_energy() - frames[-1].info["predicted_energy"]
     assert abs(error) < 0.05
     assert labels[-1].force_error < labels[0].force_error or len(labels) == 3
+
+
+def test_a_quiet_run_is_looked_at_at_steps_that_double(cluster, words, monkeypatch):
+    """Small deviations by three labels are no reason to go on for ever."""
+    monkeypatch.setattr("mekrr.learning.md.SMALLEST_SHARE", 1e6)  # no deviation is past that
+    monkeypatch.setattr("mekrr.learning.md.LARGEST_SHARE", 1e6)
+    found = list(learn("md", cluster, steps=200, temperature="300", **words))
+    assert found[-1].kind == "converged", found[-1].text
+    steps = [label.frame.info["step"] for label in read_labels(words["folder"])]
+    assert steps == [0, 20, 40, 80, 160]
 
 
 def test_the_cap_ends_a_run_and_a_larger_one_gives_the_same_as_no_cap(cluster, checkpoint, words, tmp_path):

@@ -85,7 +85,7 @@ def _fits(key: str, text: str) -> bool:
         found = key_val_str_to_dict(key_val_dict_to_str({key: text, "behind": 1}))
     except Exception:  # ase's parser raises anything
         return False
-    return key in found and found.get("behind") == 1
+    return key in found and bool(found.get("behind") == 1)
 
 
 def _write_trajectory(path: Path, frames: Sequence[Atoms]) -> None:
