@@ -23,7 +23,7 @@ import mekrr
 from mekrr.backbones.derivatives import energy_forces_stress
 from mekrr.calculators import DEFAULT_SKIN
 from mekrr.data import read_structures
-from mekrr.dynamics import Settings, default_threshold, draw_velocities, run
+from mekrr.dynamics import Settings, Watch, WatchOptions, draw_velocities, run
 from mekrr.graph import SkinnedGraph
 
 DATA = Path(os.environ.get("MEKRR_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -109,8 +109,9 @@ def main():
     if given.steps:
         atoms = start()
         atoms.calc = mekrr.Calculator(fitted, uncertainty=True)
-        summary = run(atoms, Settings(given.steps, threshold=default_threshold(fitted.fitted_.record)))
-        for name, value in summary.as_dict().items():
+        watch = Watch(WatchOptions(), fitted.fitted_.record)
+        summary = run(atoms, Settings(given.steps), watch=watch)
+        for name, value in (summary.as_dict() | watch.as_dict()).items():
             print(f"{name}: {value}")
 
 

@@ -8,7 +8,17 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCom
 
-from mekrr.dynamics import Settings, Trajectory, UnstableError, continue_from, draw_velocities, run
+from mekrr.dynamics import (
+    Settings,
+    Trajectory,
+    UnstableError,
+    Watch,
+    WatchOptions,
+    continue_from,
+    draw_velocities,
+    run,
+)
+from mekrr.dynamics.run import Trend
 from mekrr.errors import DataError
 from mekrr.files import claimed
 from mekrr.potential import MekrrWarning
@@ -142,29 +152,46 @@ def test_whatever_frame_a_run_is_killed_after_the_file_is_the_same(tmp_path, kep
     assert broken.path.read_bytes() == whole.path.read_bytes()
 
 
-def test_past_the_threshold_it_warns_once_and_counts():
-    states = []
-    threshold = 1000 * 0.05 / 32
+THRESHOLD = 1000 * 0.05 / 32  # meV/atom
+
+
+def test_past_the_threshold_it_warns_once_counts_and_keeps_structures(tmp_path):
+    states, watch = [], Watch(WatchOptions(THRESHOLD, label_to=str(tmp_path / "label.xyz"), label_every=7))
     with pytest.warns(MekrrWarning, match="past the threshold of 1.56") as caught:
-        summary = run(moving(), Settings(steps=60, timestep=2.0, threshold=threshold), on_state=states.append)
-    past = [s.step for s in states if s.deviation > threshold]
+        summary = run(moving(), Settings(steps=60, timestep=2.0), on_state=states.append, watch=watch)
+    past = [s.step for s in states if s.deviation > THRESHOLD]
     assert len([w for w in caught if "threshold" in str(w.message)]) == 1
-    assert f"step {past[0]} " in str(caught[0].message)
-    assert summary.steps_past_threshold == len(past) > 1
+    assert f"step {past[0]}: " in str(caught[0].message)
+    assert watch.figures.past == len(past) > 1
     assert summary.last_step == 60
-    assert summary.max_deviation_mev_per_atom == max(s.deviation for s in states)
+    assert watch.figures.max_deviation == max(s.deviation for s in states)
+    kept = ase.io.read(tmp_path / "label.xyz", ":")
+    assert [frame.info["step"] for frame in kept][:2] == [past[0], min(step for step in past if step >= past[0] + 7)]
+    of_its_step = next(s for s in states if s.step == past[0])
+    assert kept[0].get_potential_energy() == pytest.approx(of_its_step.energy)
+    np.testing.assert_allclose(kept[0].get_forces(), of_its_step.forces, atol=1e-7)
 
 
 def test_past_the_threshold_it_stops_and_writes_the_frame(tmp_path):
-    settings = Settings(steps=60, timestep=2.0, every=1000, threshold=1000 * 0.05 / 32, stop=True)
+    watch = Watch(WatchOptions(THRESHOLD, "stop"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        summary = run(moving(), settings, Trajectory(tmp_path / "r.xyz"))
-    assert summary.stopped_at_threshold
+        settings = Settings(steps=60, timestep=2.0, every=1000)
+        summary = run(moving(), settings, Trajectory(tmp_path / "r.xyz"), watch=watch)
+    assert watch.stopped
     assert 0 < summary.last_step < 60
     frames = ase.io.read(tmp_path / "r.xyz", ":")
     assert [f.info["step"] for f in frames] == [0, summary.last_step]
     assert frames[-1].info["energy_std"] > 0.05
+
+
+def test_the_trend_is_the_least_squares_line():
+    x, y = np.random.default_rng(0).normal(size=(2, 50)) + 1e5
+    trend = Trend()
+    assert trend.slope is None
+    for point in zip(x, y, strict=True):
+        trend.add(*point)
+    assert trend.slope == pytest.approx(np.polyfit(x - 1e5, y - 1e5, 1)[0], rel=1e-6)
 
 
 def test_a_blow_up_stops_with_the_step_and_leaves_the_frames(tmp_path):

@@ -1,72 +1,140 @@
+"""Deviations of runs, whoever integrates."""
+
+import warnings
 from dataclasses import replace
 
+import ase.io
 import numpy as np
 import pytest
-from ase import units
 from ase.build import bulk
-from ase.calculators.calculator import Calculator, all_changes
-from ase.calculators.emt import EMT
 
-from mekrr.dynamics import Settings, UnstableError, default_threshold
-from mekrr.dynamics.watch import Tally, Trend, refuse_leaps, require_finite
+from mekrr import read_structures
+from mekrr.dynamics import UnstableError, Watch, WatchOptions, default_threshold
+from mekrr.engines import Evaluator, Found
+from mekrr.errors import DataError, MekrrWarning
+from mekrr.potential import Wanted
 from mekrr.potential.held_out import HeldOutErrors
 from mekrr.potential.record import RefinementRecord
 
-
-class Broken(Calculator):
-    """Gives what it is told to."""
-
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012
-
-    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
-        super().calculate(atoms, properties, system_changes)
-        self.results = {"energy": self.parameters["energy"], "forces": np.full((len(atoms), 3), 0.0)}
-        self.results["forces"][2] = self.parameters["force"]
+ATOMS = bulk("Cu", cubic=True)
 
 
-def broken(energy=0.0, force=0.0):
-    atoms = bulk("Cu", cubic=True)
-    atoms.calc = Broken(energy=energy, force=force)
-    return atoms
+def found(std, force=0.0):
+    """Of four atoms; std in eV: 0.004 is 1 meV/atom."""
+    return Found(-1.0, np.full((4, 3), force), np.zeros((3, 3)), np.full(4, -0.25), energy_std=std)
 
 
-def test_what_is_not_finite_is_named():
-    require_finite(broken(), 7)
-    with pytest.raises(UnstableError, match=r"step 7: the force on atom 2 \(Cu\) is not finite"):
-        require_finite(broken(force=np.nan), 7)
-    with pytest.raises(UnstableError, match="step 7: the energy is inf"):
-        require_finite(broken(energy=np.inf), 7)
+@pytest.fixture(scope="module")
+def record(potential):
+    return potential.fitted_.record
 
 
-def test_leaps_are_refused_before_they_are_made():
-    atoms = bulk("Cu", cubic=True)
-    atoms.calc = EMT()
-    atoms.set_velocities(np.array([[0, 0, 0], [0, 0, 0.25], [0, 0, 0], [0, 0, 0]]) / units.fs)
-    refuse_leaps(atoms, 1.0, 4)
-    with pytest.raises(UnstableError, match=r"step 4: atom 1 \(Cu\) would move 0\.50 Angstrom in 2 fs"):
-        refuse_leaps(atoms, 2.0, 4)
-    with pytest.raises(UnstableError, match="would move"):
-        refuse_leaps(broken(force=1e4), 1.0, 4)
-    with pytest.raises(UnstableError, match="would move nan"):
-        refuse_leaps(broken(force=np.nan), 1.0, 4)
+def test_states_past_the_threshold_are_counted_and_the_first_is_named(record):
+    watch = Watch(WatchOptions(threshold=2.0), record)
+    with pytest.warns(MekrrWarning, match=r"step 5: the deviation of the energy, 3 meV/atom, is past") as caught:
+        stops = [watch.see(ATOMS, found(std), step) for step, std in ((0, 0.004), (5, 0.012), (6, 0.016), (7, None))]
+    assert len(caught) == 1
+    assert stops == [False] * 4
+    assert watch.as_dict() == {
+        "max_deviation_mev_per_atom": pytest.approx(4.0),
+        "max_deviation_step": 6,
+        "threshold_mev_per_atom": 2.0,
+        "steps_past_threshold": 2,
+        "structures_to_label": 0,
+        "stopped_at_threshold": False,
+    }
+    assert watch.lines() == [
+        "largest deviation of the energy: 4 meV/atom (step 6)",
+        "2 steps past the threshold of 2 meV/atom",
+    ]
 
 
-def test_the_trend_is_the_least_squares_line():
-    x, y = np.random.default_rng(0).normal(size=(2, 50)) + 1e5
-    trend = Trend()
-    assert trend.slope is None
-    for point in zip(x, y, strict=True):
-        trend.add(*point)
-    assert trend.slope == pytest.approx(np.polyfit(x - 1e5, y - 1e5, 1)[0], rel=1e-6)
+def test_a_run_is_stopped_when_asked(record):
+    watch = Watch(WatchOptions(threshold=2.0, on_threshold="stop"), record)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not watch.see(ATOMS, found(0.004), 0)
+        assert watch.see(ATOMS, found(0.012), 1)
+    assert watch.stopped
 
 
-def test_the_tally_counts_what_is_past_the_threshold():
-    tally = Tally(threshold=2.0)
-    past = [tally.add(step, step / 1000, 300 + step, 0.0, d) for step, d in enumerate((1.0, 2.5, 2.0, 3.0, None))]
-    assert past == [False, True, False, True, False]
-    assert (tally.past, tally.max_deviation, tally.max_deviation_step) == (2, 3.0, 3)
-    assert tally.mean_temperature == pytest.approx(302)
-    assert not Tally(None).add(0, 0.0, 0.0, 0.0, 1e9)
+@pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
+def test_structures_to_label_are_spaced_and_are_no_labels(record, tmp_path):
+    path = tmp_path / "label.extxyz"
+    watch = Watch(WatchOptions(threshold=2.0, label_to=str(path), label_every=10), record)
+    for step in range(3, 28):
+        watch.see(ATOMS, found(0.012 if step > 4 else 0.0), step)
+    frames = ase.io.read(path, ":")
+    assert [frame.info["step"] for frame in frames] == [5, 15, 25]
+    assert frames[0].info["energy_std"] == pytest.approx(0.012)
+    assert watch.n_written == 3
+    assert f"wrote 3 structures to label to {path}" in watch.lines()
+    with pytest.raises(DataError, match="no label"):
+        read_structures(path)
+    with pytest.raises(FileExistsError, match="choose another"):
+        WatchOptions(label_to=str(path))
+
+
+@pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
+def test_the_threshold_follows_from_the_training(record, potential, alloys):
+    watch = Watch(WatchOptions(), record)
+    assert watch.figures.threshold == pytest.approx(default_threshold(record))
+    (one,) = Evaluator(potential, Wanted(energy_std=True))([alloys[30]])
+    watch.see(alloys[30], one, 0)
+    assert watch.figures.max_deviation == pytest.approx(1000 * one.energy_std / len(alloys[30]))
+
+
+def test_none_watches_nothing(record):
+    options = WatchOptions(threshold="none")
+    watch = Watch(options, record)
+    assert not options.deviations
+    assert not watch.see(ATOMS, found(None), 0)
+    assert watch.lines() == []
+
+
+def test_forces_that_are_no_numbers_end_a_run(record):
+    with pytest.raises(UnstableError, match="step 3: the force on atom 0"):
+        Watch(WatchOptions(), record).see(ATOMS, found(0.0, force=np.nan), 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"on_threshold": "halt"}, "warn or stop; received 'halt'"),
+        ({"threshold": -1.0}, "positive, in meV/atom; received -1.0"),
+        ({"threshold": float("nan")}, "received nan"),
+        ({"threshold": "low"}, "a number, auto or none; received 'low'"),
+        ({"label_every": 0, "label_to": "x.extxyz"}, "at least 1; received 0"),
+        ({"label_every": 5}, "no effect without --label-to"),
+        ({"threshold": "none", "on_threshold": "stop"}, "nothing to stop at"),
+        ({"threshold": "none", "label_to": "x.extxyz"}, "nothing to stop at"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        WatchOptions(**wrong)
+
+
+def test_the_file_to_label_is_extended_xyz(record):
+    with pytest.raises(ValueError, match=r"\.extxyz"):
+        Watch(WatchOptions(label_to="label.traj"), record)
+
+
+def test_structures_to_label_keep_charge_and_spin(record, tmp_path):
+    atoms = ATOMS.copy()
+    atoms.info = {"charge": -1, "spin": 2, "forces_of_another_geometry": 1.0}
+    path = tmp_path / "label.extxyz"
+    with pytest.warns(MekrrWarning, match="past the threshold"):
+        Watch(WatchOptions(threshold=2.0, label_to=str(path)), record).see(atoms, found(0.012), 4)
+    kept = ase.io.read(path).info
+    assert (kept["charge"], kept["spin"], kept["step"]) == (-1, 2, 4)
+    assert "forces_of_another_geometry" not in kept
+
+
+def test_without_a_record_the_threshold_is_a_number():
+    assert Watch(WatchOptions(threshold=2.0)).figures.threshold == 2.0
+    with pytest.raises(ValueError, match="give the potential's record, or a number"):
+        Watch(WatchOptions())
 
 
 def test_the_default_threshold_follows_from_leave_one_out(potential):
@@ -86,21 +154,3 @@ def test_of_a_refined_network_it_follows_from_structures_held_out(potential):
     refined = RefinementRecord(1e-3, 1.0, (), 5, HeldOutErrors(9.0, 2.0, None))
     record = replace(potential.fitted_.record, refinement=refined)
     assert default_threshold(record) == pytest.approx(3 * 1.25331 * 2.0, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"timestep": -1.0}, "timestep must be positive, in fs; received -1.0"),
-        ({"timestep": float("nan")}, "timestep"),
-        ({"steps": 0}, "number of steps"),
-        ({"every": 0}, "interval of frames"),
-        ({"friction": 0.0}, "friction"),
-        ({"thermostat": -1.0}, "temperature"),
-        ({"threshold": -2.0}, "threshold"),
-        ({"seed": -1}, "seed"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        Settings(**{"steps": 10, **wrong})

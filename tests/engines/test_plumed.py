@@ -10,7 +10,7 @@ from ase import units
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mekrr import Calculator
-from mekrr.dynamics import Settings, draw_velocities, run
+from mekrr.dynamics import Settings, Watch, WatchOptions, draw_velocities, run
 from mekrr.engines.plumed import Plumed
 from mekrr.errors import EngineError
 
@@ -65,11 +65,13 @@ def test_a_restraint_adds_its_energy_force_and_stress(biased):
 def test_dynamics_watch_a_biased_run(biased):
     atoms, _ = biased
     draw_velocities(atoms, 300, seed=0)
-    summary = run(atoms, Settings(steps=20, timestep=1.0, threshold=1e-6))
-    assert summary.steps_past_threshold == 21
+    watch = Watch(WatchOptions(threshold=1e-6))
+    run(atoms, Settings(steps=20, timestep=1.0), watch=watch)
+    assert watch.figures.past == 21
     assert len(Path("colvar").read_text().splitlines()) == 1 + 21
-    stopped = run(atoms, Settings(steps=20, timestep=1.0, threshold=1e-6, stop=True))
-    assert stopped.stopped_at_threshold
+    ended = Watch(WatchOptions(threshold=1e-6, on_threshold="stop"))
+    assert run(atoms, Settings(steps=20, timestep=1.0), watch=ended).last_step == 0
+    assert ended.stopped
 
 
 def test_wrong_input_and_a_missing_kernel(biased, monkeypatch):

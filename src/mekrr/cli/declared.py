@@ -18,13 +18,13 @@ def with_options(without: tuple[str, ...] = (), **kinds: type) -> Callable[[Call
     """A command whose parameters of these names are dataclasses of options.
 
     Args:
-        without: fields that would have no effect in this command.
+        without: fields that would have no effect in this command, or that it fills in itself.
         **kinds: dataclass by the name of the parameter; its options stand where the parameter stood.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         options = {name: [one for one in declared(kind) if one.name not in without] for name, kind in kinds.items()}
-        typed = {name: _typed(kind) for name, kind in kinds.items()}
+        typed = {name: _typed(kind, without) for name, kind in kinds.items()}
 
         @wraps(command)
         def called(**given: Any) -> None:
@@ -43,7 +43,7 @@ def with_options(without: tuple[str, ...] = (), **kinds: type) -> Callable[[Call
     return decorate
 
 
-def _typed(kind: type) -> dict[str, inspect.Parameter]:
+def _typed(kind: type, without: tuple[str, ...]) -> dict[str, inspect.Parameter]:
     """Fields that are annotated for typer."""
     return {
         one.name: inspect.Parameter(
@@ -53,7 +53,7 @@ def _typed(kind: type) -> dict[str, inspect.Parameter]:
             annotation=one.type,
         )
         for one in fields(kind)
-        if KEY not in one.metadata
+        if KEY not in one.metadata and one.name not in without
     }
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mekrr.calculators import Calculator
 from mekrr.cli.console import err, out, print_json
+from mekrr.cli.declared import with_options
 from mekrr.cli.options import (
     STOPPED_CODE,
     CoresOption,
@@ -20,7 +21,6 @@ from mekrr.cli.options import (
     JsonOption,
     ModelArgument,
     TrustOption,
-    number_or_word,
 )
 from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_output
 from mekrr.cli.shown import new_table, show
@@ -30,8 +30,9 @@ from mekrr.dynamics import (
     State,
     Summary,
     Trajectory,
+    Watch,
+    WatchOptions,
     continue_from,
-    default_threshold,
     draw_velocities,
     has_velocities,
     read_start,
@@ -40,10 +41,9 @@ from mekrr.dynamics import (
     run,
     temperature,
 )
-from mekrr.dynamics.settings import FRICTION, TEMPERATURE, TIMESTEP
+from mekrr.dynamics.settings import FRICTION, TEMPERATURE
 from mekrr.potential import KernelPotential
 
-AUTO = "auto"
 REFRESH = 0.1  # seconds between two updates of the progress line
 
 
@@ -52,13 +52,6 @@ class Ensemble(StrEnum):
 
     NVE = "nve"
     LANGEVIN = "langevin"
-
-
-class OnThreshold(StrEnum):
-    """What to do past the threshold."""
-
-    WARN = "warn"
-    STOP = "stop"
 
 
 @dataclass(frozen=True)
@@ -80,9 +73,12 @@ class Beginning:
     energy: float | None = None
 
 
+@with_options(without=("thermostat", "friction"), settings=Settings, watching=WatchOptions)
 def md(
     model: ModelArgument,
     start: Annotated[Path, typer.Argument(metavar="START", help="A file with the structure to start from.")],
+    settings: Settings,
+    watching: WatchOptions,
     output: Annotated[Path, typer.Option("-o", "--output", help="The trajectory to write (.extxyz).")],
     ensemble: Annotated[Ensemble, typer.Option(help="Constant energy, or a Langevin thermostat.")] = Ensemble.NVE,
     temperature: Annotated[
@@ -90,18 +86,10 @@ def md(
         typer.Option(help=f"K; of drawn velocities and of the thermostat; {TEMPERATURE:g} if not given."),
     ] = None,
     friction: Annotated[float | None, typer.Option(help=f"1/ps; of langevin; {FRICTION:g} if not given.")] = None,
-    timestep: Annotated[float, typer.Option(help="fs.")] = TIMESTEP,
-    steps: Annotated[int, typer.Option(help="Steps in all, those before a --resume included.")] = 1000,
-    every: Annotated[int, typer.Option(help="Write a frame each so many steps.")] = 10,
     index: Annotated[int, typer.Option("--index", help="Which structure of START; negative from the end.")] = -1,
-    seed: Annotated[int, typer.Option(help="Of drawn velocities and of the thermostat's noise.")] = 0,
     new_velocities: Annotated[
         bool, typer.Option("--new-velocities", help="Draw velocities even if START has some.")
     ] = False,
-    threshold: Annotated[
-        str, typer.Option(help="Deviation of the energy to watch for, meV/atom; auto: from the training errors.")
-    ] = AUTO,
-    on_threshold: Annotated[OnThreshold, typer.Option(help="What to do past it.")] = OnThreshold.WARN,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole frame of the output.")] = False,
     threads: CoresOption = None,
     device: DeviceOption = "auto",
@@ -110,37 +98,30 @@ def md(
 ) -> None:
     """Molecular dynamics from START with MODEL, its uncertainty watched."""
     trajectory = _open(output, resume, (model, start))
-    settings = Settings(
-        steps=steps,
-        timestep=timestep,
-        every=every,
-        thermostat=_thermostat(ensemble, temperature, friction),
-        friction=FRICTION if friction is None else friction,
-        seed=seed,
-        threshold=_number_or_none(threshold),
-        stop=on_threshold is OnThreshold.STOP,
-    )
+    if watching.label_to is not None:
+        require_output(Path(watching.label_to), TRAJECTORY_SUFFIXES, (model, start, output))
+    thermostat = _thermostat(ensemble, temperature, friction)
+    settings = replace(settings, thermostat=thermostat, friction=FRICTION if friction is None else friction)
     potential = KernelPotential.load(model, device, trust_checkpoint)
-    if settings.threshold is None:
-        settings = replace(settings, threshold=default_threshold(potential.fitted_.record))
+    watch = Watch(watching, potential.fitted_.record)
     if output.exists():
         trajectory.hold()
     beginning = _begin(start, index, trajectory if resume else None, settings, temperature, new_velocities)
-    beginning.atoms.calc = Calculator(potential, uncertainty=True)
+    beginning.atoms.calc = Calculator(potential, uncertainty=watching.deviations)
     if beginning.energy is not None:
         require_same_energy(beginning.atoms, beginning.energy, output)
-    _announce(beginning, settings, output, threshold == AUTO)
+    _announce(beginning, settings, output, watch)
     try:
-        with _Line(steps) as line:
-            summary = run(beginning.atoms, settings, trajectory, beginning.step, beginning.time_fs, line)
+        with _Line(settings.steps) as line:
+            summary = run(beginning.atoms, settings, trajectory, beginning.step, beginning.time_fs, line, watch)
     except KeyboardInterrupt:
         err.print(f"{output} holds whole frames only; go on with --resume", soft_wrap=True, highlight=False)
         raise
     if json:
-        print_json(_record(summary, beginning, settings, output, ensemble) | {"threads": threads})
+        print_json(_record(summary, beginning, settings, output, ensemble) | watch.as_dict() | {"threads": threads})
     else:
-        _print(summary, settings, output)
-    if summary.stopped_at_threshold:
+        _print(summary, settings, output, watch)
+    if watch.stopped:
         raise typer.Exit(STOPPED_CODE)
 
 
@@ -169,12 +150,6 @@ def _thermostat(ensemble: Ensemble, temperature: float | None, friction: float |
     if friction is not None:
         raise ValueError("--friction belongs to a thermostat: add --ensemble langevin, or leave it out")
     return None
-
-
-def _number_or_none(threshold: str) -> float | None:
-    """--threshold; None where it is to be derived from the training."""
-    value = number_or_word(threshold, "--threshold", (AUTO,))
-    return None if isinstance(value, str) else value
 
 
 def _begin(
@@ -210,7 +185,7 @@ def describe(atoms: Atoms) -> str:
     return f"{atoms.get_chemical_formula()}, {'periodic along ' + axes if axes else 'not periodic'}{fixed}"
 
 
-def _announce(beginning: Beginning, settings: Settings, output: Path, automatic: bool) -> None:
+def _announce(beginning: Beginning, settings: Settings, output: Path, watch: Watch) -> None:
     """What will be done, on stderr."""
     warm = temperature(beginning.atoms)
     velocities = {
@@ -221,11 +196,9 @@ def _announce(beginning: Beginning, settings: Settings, output: Path, automatic:
     how = "velocity Verlet at constant energy"
     if settings.thermostat is not None:
         how = f"Langevin at {settings.thermostat:g} K, friction {settings.friction:g}/ps"
-    source = "3 leave-one-out deviations of the training; " if automatic else ""
-    past = "the run stops" if settings.stop else "a warning"
     err.print(
         f"{velocities}\n{how}, {settings.timestep:g} fs, {settings.steps} steps, a frame every {settings.every}\n"
-        f"threshold: {settings.threshold:.3g} meV/atom ({source}past it: {past})",
+        f"{watch.announcement()}",
         soft_wrap=True,
         highlight=False,
         markup=False,
@@ -287,24 +260,18 @@ def _record(
     }
 
 
-def _print(summary: Summary, settings: Settings, output: Path) -> None:
+def _print(summary: Summary, settings: Settings, output: Path, watch: Watch) -> None:
     table = new_table(f"steps {summary.first_step} to {summary.last_step}", heads=False)
     seconds = summary.seconds_per_step
     table.add_row("seconds per step", "-" if seconds is None else f"{seconds:.4f}")
     if settings.thermostat is None:
         table.add_row("drift of the energy, meV/atom/ps", number(summary.drift_mev_per_atom_per_ps))
     table.add_row("mean temperature, K", f"{summary.mean_temperature_k:.1f}")
-    table.add_row(
-        "largest deviation of the energy, meV/atom",
-        f"{number(summary.max_deviation_mev_per_atom)} (step {summary.max_deviation_step})",
-    )
-    table.add_row(f"steps past {summary.threshold_mev_per_atom:.3g} meV/atom", str(summary.steps_past_threshold))
     show(table, out)
-    out.print(f"wrote {output}", soft_wrap=True, highlight=False)
-    if summary.stopped_at_threshold:
-        out.print(
+    lines = [*watch.lines(), f"wrote {output}"]
+    if watch.stopped:
+        lines.append(
             f"stopped at step {summary.last_step}: the deviation passed the threshold; the last frame of {output} is "
-            "the one to label",
-            soft_wrap=True,
-            highlight=False,
+            "the one to label"
         )
+    out.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)

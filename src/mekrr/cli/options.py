@@ -56,17 +56,3 @@ LogOption = Annotated[
 
 STOPPED_CODE = 3
 """Exit code of a run that --on-threshold stop ended."""
-
-
-def number_or_word(value: str, name: str, words: tuple[str, ...]) -> str | float:
-    """An option that takes a number or one of some words.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if value in words:
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        raise ValueError(f"{name} takes a number or {' or '.join(words)}; got {value!r}") from None

@@ -16,9 +16,11 @@ from ase.md.verlet import VelocityVerlet
 from mekrr.data import OWN_RESULTS
 from mekrr.data.reading.electrons import electrons
 from mekrr.dynamics.settings import Settings
+from mekrr.dynamics.stability import refuse_leaps, require_finite
 from mekrr.dynamics.start import degrees_of_freedom, temperature
 from mekrr.dynamics.trajectory import Trajectory
-from mekrr.dynamics.watch import Tally, refuse_leaps, require_finite
+from mekrr.dynamics.watch import Watch
+from mekrr.typing import Float, ndarray
 
 WRITTEN_RESULTS = ("energy", "forces", "stress")
 
@@ -34,7 +36,7 @@ class State:
         energy: potential, eV.
         total_energy: potential and kinetic, eV.
         energy_std: deviation of the energy, eV; None when the calculator gives none.
-        n_atoms: number of atoms.
+        forces: eV/Angstrom, without those of constraints.
         drift: of the total energy so far, meV/atom/ps; None at first.
     """
 
@@ -44,13 +46,13 @@ class State:
     energy: float
     total_energy: float
     energy_std: float | None
-    n_atoms: int
+    forces: Float[ndarray, "atoms 3"]
     drift: float | None = None
 
     @property
     def deviation(self) -> float | None:
         """Deviation of the energy, meV/atom."""
-        return None if self.energy_std is None else 1000 * self.energy_std / self.n_atoms
+        return None if self.energy_std is None else 1000 * self.energy_std / len(self.forces)
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,6 @@ class Summary:
         seconds_per_step: wall time, writing included; None when no step was made.
         drift_mev_per_atom_per_ps: slope of a line fitted to the total energy; None with a thermostat.
         mean_temperature_k: over states.
-        max_deviation_mev_per_atom: of the energy.
-        max_deviation_step: where it was met.
-        threshold_mev_per_atom: as set.
-        steps_past_threshold: states past it.
-        stopped_at_threshold: whether that ended the run.
     """
 
     first_step: int
@@ -75,11 +72,6 @@ class Summary:
     seconds_per_step: float | None
     drift_mev_per_atom_per_ps: float | None
     mean_temperature_k: float
-    max_deviation_mev_per_atom: float | None
-    max_deviation_step: int | None
-    threshold_mev_per_atom: float | None
-    steps_past_threshold: int
-    stopped_at_threshold: bool
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -93,8 +85,11 @@ def run(
     first_step: int | None = None,
     first_time: float = 0.0,
     on_state: Callable[[State], None] | None = None,
+    watch: Watch | None = None,
 ) -> Summary:
     """Integrate up to step `settings.steps`; the state begun from is watched and, where nothing is continued, written.
+
+    A run that the watch ends has its last state written too.
 
     Langevin dynamics without constraints holds the centre of mass fixed (ASE's FixCom is set on the atoms).
 
@@ -105,6 +100,7 @@ def run(
         first_step: of the last frame of the trajectory, 0 included, to continue that run; None begins one.
         first_time: fs, at that step.
         on_state: called with every state.
+        watch: sees every state, by the calculator's "energy_std"; None for none.
 
     Raises:
         DataError: when nothing can move, or another run is writing to the trajectory.
@@ -114,19 +110,16 @@ def run(
     degrees_of_freedom(atoms)
     continued, first_step = first_step is not None, first_step or 0
     integrator = _integrator(atoms, settings, first_step)
-    tally = Tally(settings.threshold)
+    trend, warm = Trend(), 0.0
     started = time.perf_counter()
-    stopped = False
     step = first_step
     try:
         for made, _ in enumerate(integrator.irun(settings.steps - first_step)):
             step = first_step + made
             require_finite(atoms, step)
-            state, past = _observe(atoms, step, first_time + made * settings.timestep, tally)
-            if past and not settings.stop:
-                assert state.deviation is not None
-                tally.warn_once(f"step {step} ({state.time_fs:g} fs)", state.deviation)
-            stopped = past and settings.stop
+            state = _observe(atoms, step, first_time + made * settings.timestep, trend)
+            warm += (state.temperature - warm) / trend.n
+            stopped = watch is not None and watch.see(atoms, state, step)
             last = stopped or step == settings.steps
             written = continued and made == 0
             if trajectory is not None and not written and (last or step % settings.every == 0):
@@ -143,7 +136,14 @@ def run(
     finally:
         if trajectory is not None:
             trajectory.release()
-    return _summary(settings, tally, first_step, step, time.perf_counter() - started, stopped)
+    made = step - first_step
+    return Summary(
+        first_step=first_step,
+        last_step=step,
+        seconds_per_step=(time.perf_counter() - started) / made if made else None,
+        drift_mev_per_atom_per_ps=trend.slope if settings.thermostat is None else None,
+        mean_temperature_k=warm,
+    )
 
 
 def frame(atoms: Atoms, state: State) -> Atoms:
@@ -159,6 +159,28 @@ def frame(atoms: Atoms, state: State) -> Atoms:
     results = {name: atoms.calc.results[name] for name in WRITTEN_RESULTS if name in atoms.calc.results}
     copy.calc = SinglePointCalculator(copy, **results)
     return copy
+
+
+class Trend:
+    """Slope of a straight line fitted by least squares to points that come one by one; no point is kept."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._mean_x = self._mean_y = self._xx = self._xy = 0.0
+
+    def add(self, x: float, y: float) -> None:
+        """Take one more point (Welford's update of the moments)."""
+        self.n += 1
+        dx = x - self._mean_x
+        self._mean_x += dx / self.n
+        self._mean_y += (y - self._mean_y) / self.n
+        self._xx += dx * (x - self._mean_x)
+        self._xy += dx * (y - self._mean_y)
+
+    @property
+    def slope(self) -> float | None:
+        """None before there are two points."""
+        return self._xy / self._xx if self._xx > 0 else None
 
 
 class _StepNoise:
@@ -193,31 +215,11 @@ def _integrator(atoms: Atoms, settings: Settings, first_step: int) -> MolecularD
     )
 
 
-def _observe(atoms: Atoms, step: int, time_fs: float, tally: Tally) -> tuple[State, bool]:
-    """The state, and whether its deviation is past the threshold."""
-    n = len(atoms)
+def _observe(atoms: Atoms, step: int, time_fs: float, trend: Trend) -> State:
     energy = float(atoms.get_potential_energy())
     total = energy + float(atoms.get_kinetic_energy())
-    warm = temperature(atoms)
+    trend.add(time_fs / 1000, 1000 * total / len(atoms))
     assert atoms.calc is not None
     std = atoms.calc.results.get("energy_std")
-    past = tally.add(step, time_fs / 1000, warm, 1000 * total / n, None if std is None else 1000 * std / n)
-    return State(step, time_fs, warm, energy, total, std, n, tally.trend.slope), past
-
-
-def _summary(
-    settings: Settings, tally: Tally, first_step: int, last_step: int, seconds: float, stopped: bool
-) -> Summary:
-    made = last_step - first_step
-    return Summary(
-        first_step=first_step,
-        last_step=last_step,
-        seconds_per_step=seconds / made if made else None,
-        drift_mev_per_atom_per_ps=tally.trend.slope if settings.thermostat is None else None,
-        mean_temperature_k=tally.mean_temperature,
-        max_deviation_mev_per_atom=tally.max_deviation,
-        max_deviation_step=tally.max_deviation_step,
-        threshold_mev_per_atom=tally.threshold,
-        steps_past_threshold=tally.past,
-        stopped_at_threshold=stopped,
-    )
+    forces = atoms.get_forces(apply_constraint=False)
+    return State(step, time_fs, temperature(atoms), energy, total, std, forces, trend.slope)

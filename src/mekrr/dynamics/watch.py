@@ -1,99 +1,100 @@
-"""What stops a run that went wrong, and the figures that are kept of one that goes well."""
+"""Watching the deviation of a run, our own or another program's: a threshold, a count, structures to label, a stop."""
 
+import math
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-from ase import Atoms, units
-from ase.data import chemical_symbols
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
-from mekrr.errors import MekrrError, MekrrWarning
+from mekrr.data import OWN_RESULTS
+from mekrr.data.reading.electrons import electrons
+from mekrr.declared import option
+from mekrr.dynamics.stability import refuse_nonfinite
+from mekrr.dynamics.trajectory import Trajectory
+from mekrr.errors import MekrrWarning, ThresholdPassedError
+from mekrr.potential.record import Record
 from mekrr.typing import Float, ndarray
 
-MAX_MOVE = 0.3
-"""Angstrom in one step: a thermal hydrogen atom at 1000 K moves 0.025 in half a femtosecond, a bond breaks within 1."""
+THRESHOLD_MULTIPLE = 3.0
+"""The default threshold in leave-one-out deviations."""
+
+AUTO, NONE = "auto", "none"
+WARN, STOP = "warn", "stop"
+SPACING = 100
+"""Evaluations between two structures that are kept: those in between are nearly the same."""
 
 
-class UnstableError(MekrrError):
-    """A run has left what can be integrated: the message names the step."""
+@dataclass(frozen=True)
+class WatchOptions:
+    """What to watch for, and what to do then.
 
-
-def require_finite(atoms: Atoms, step: int) -> None:
-    """Refuse energies and forces that are no numbers.
-
-    Raises:
-        UnstableError: naming the step and the first atom concerned.
-    """
-    refuse_nonfinite(atoms, atoms.get_potential_energy(), atoms.get_forces(apply_constraint=False), f"step {step}")
-
-
-def refuse_nonfinite(atoms: Atoms, energy: float, forces: Float[ndarray, "atoms 3"], where: str) -> None:
-    """Refuse an energy and forces that are no numbers.
-
-    Args:
-        atoms: whose they are.
-        energy: eV.
-        forces: eV/Angstrom.
-        where: "step 12", in the words of the run.
+    Attributes:
+        threshold: meV/atom; "auto": three leave-one-out deviations of the training; "none": no deviations.
+        on_threshold: "warn" or "stop".
+        label_to: extended XYZ file for structures past the threshold; None keeps none.
+        label_every: evaluations between two of them; None for 100.
 
     Raises:
-        UnstableError: naming the first atom concerned.
+        ValueError: for a value that makes no sense, or one without effect.
+        FileExistsError: when `label_to` is there already.
     """
-    bad = np.flatnonzero(~np.isfinite(forces).all(axis=1))
-    if len(bad):
-        raise UnstableError(f"{where}: the force on {_atom(atoms, int(bad[0]))} is not finite; {_ADVICE}")
-    if not np.isfinite(energy):
-        raise UnstableError(f"{where}: the energy is {energy}; {_ADVICE}")
 
+    threshold: str | float = option(
+        AUTO,
+        "deviation of the energy to watch for, meV/atom; auto: from the training errors; none: compute no deviations",
+        "--threshold",
+        (AUTO, NONE),
+    )
+    on_threshold: str = option(WARN, "what to do past it: warn (once, and count) or stop", "--on-threshold")
+    label_to: str | None = option(None, "file for structures past it, to be labelled (.extxyz)", "--label-to")
+    label_every: int | None = option(
+        None, f"evaluations between two of them at least; {SPACING} if not given", "--label-every"
+    )
 
-def refuse_leaps(atoms: Atoms, timestep: float, step: int) -> None:
-    """Refuse a step that would carry an atom further than `MAX_MOVE`, before it is made.
+    def __post_init__(self) -> None:
+        if self.on_threshold not in (WARN, STOP):
+            raise ValueError(f"--on-threshold is {WARN} or {STOP}; received {self.on_threshold!r}")
+        if isinstance(self.threshold, str):
+            if self.threshold not in (AUTO, NONE):
+                raise ValueError(f"--threshold takes a number, {AUTO} or {NONE}; received {self.threshold!r}")
+        elif not 0 < self.threshold < float("inf"):
+            raise ValueError(f"--threshold must be positive, in meV/atom; received {self.threshold}")
+        if self.label_every is not None and self.label_every < 1:
+            raise ValueError(f"--label-every must be at least 1; received {self.label_every}")
+        self._refuse_without_effect()
+        if self.label_to is not None and Path(self.label_to).exists():
+            raise FileExistsError(f"{self.label_to} exists: choose another file for structures to be labelled")
 
-    Args:
-        atoms: with forces at hand.
-        timestep: fs.
-        step: the one to be made.
-
-    Raises:
-        UnstableError: naming the step, the atom and how far it would go.
-    """
-    dt = timestep * units.fs
-    moves = dt * atoms.get_velocities() + 0.5 * dt**2 * atoms.get_forces() / atoms.get_masses()[:, None]
-    lengths = np.linalg.norm(moves, axis=1)
-    if not (lengths <= MAX_MOVE).all():
-        k = int(lengths.argmax())
-        raise UnstableError(
-            f"step {step}: {_atom(atoms, k)} would move {lengths[k]:.2f} Angstrom in {timestep:g} fs, "
-            f"more than {MAX_MOVE}; {_ADVICE}"
-        )
-
-
-_ADVICE = "take a shorter timestep, relax the start first, or add structures like the last frame to the training"
-
-
-def _atom(atoms: Atoms, index: int) -> str:
-    return f"atom {index} ({chemical_symbols[atoms.numbers[index]]})"
-
-
-class Trend:
-    """Slope of a straight line fitted by least squares to points that come one by one; no point is kept."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self._mean_x = self._mean_y = self._xx = self._xy = 0.0
-
-    def add(self, x: float, y: float) -> None:
-        """Take one more point (Welford's update of the moments)."""
-        self.n += 1
-        dx = x - self._mean_x
-        self._mean_x += dx / self.n
-        self._mean_y += (y - self._mean_y) / self.n
-        self._xx += dx * (x - self._mean_x)
-        self._xy += dx * (y - self._mean_y)
+    def _refuse_without_effect(self) -> None:
+        if self.label_every is not None and self.label_to is None:
+            raise ValueError("--label-every has no effect without --label-to, the file it is about")
+        if self.threshold == NONE and (self.on_threshold == STOP or self.label_to is not None):
+            raise ValueError(f"--threshold {NONE} computes no deviations: there is nothing to stop at or to write")
 
     @property
-    def slope(self) -> float | None:
-        """None before there are two points."""
-        return self._xy / self._xx if self._xx > 0 else None
+    def deviations(self) -> bool:
+        """Whether deviations of the energy are needed."""
+        return self.threshold != NONE
+
+
+@runtime_checkable
+class Results(Protocol):
+    """What is known of a state."""
+
+    @property
+    def energy(self) -> float:
+        """EV."""
+
+    @property
+    def forces(self) -> Float[ndarray, "atoms 3"]:
+        """EV/Angstrom."""
+
+    @property
+    def energy_std(self) -> float | None:
+        """Calibrated standard deviation of the energy, eV; None where none was computed."""
 
 
 class Deviations:
@@ -140,29 +141,146 @@ class Deviations:
             )
 
 
-class Tally(Deviations):
-    """Figures over the states of a run.
+class Watch:
+    """What becomes of the deviations of a run.
+
+    Args:
+        options: see there.
+        record: of the potential, from which the threshold "auto" follows; None where it is not needed.
 
     Attributes:
-        mean_temperature: K.
-        trend: of the total energy, meV/atom, over time, ps.
+        figures: threshold, largest deviation, states past the threshold.
+        stop: end the run at the first state past the threshold.
+        n_written: structures kept.
+        stopped: whether the run was asked to end.
+
+    Raises:
+        ValueError: when no threshold follows from the training, or the name of the file is no extended XYZ.
     """
 
-    def __init__(self, threshold: float | None) -> None:
-        super().__init__(threshold)
-        self.mean_temperature = 0.0
-        self.trend = Trend()
+    def __init__(self, options: WatchOptions, record: Record | None = None) -> None:
+        threshold = options.threshold
+        self._automatic = threshold == AUTO
+        if self._automatic:
+            if record is None:
+                raise ValueError(
+                    "the threshold auto follows from the training: give the potential's record, or a number"
+                )
+            threshold = default_threshold(record)
+        self.figures = Deviations(None if isinstance(threshold, str) else threshold)
+        self.stop = options.on_threshold == STOP
+        self.n_written = 0
+        self.stopped = False
+        self._file = None if options.label_to is None else Trajectory(Path(options.label_to))
+        self._spacing = options.label_every or SPACING
+        # Counted here: an engine may set its own number of the step back.
+        self._n_seen = self._next_written = 0
 
-    def add(self, step: int, time: float, temperature: float, total: float, deviation: float | None) -> bool:
-        """Take one state; whether its deviation is past the threshold.
+    def see(self, atoms: Atoms, found: Results, step: int) -> bool:
+        """Take one state; whether the run shall stop.
 
         Args:
-            step: number.
-            time: ps.
-            temperature: K.
-            total: energy, meV/atom.
-            deviation: of the energy, meV/atom.
+            atoms: the structure.
+            found: what was found for it.
+            step: the engine's number of the step, or of the evaluation.
+
+        Raises:
+            UnstableError: when an energy or force is not finite.
+            OSError: when a structure cannot be written.
         """
-        self.trend.add(time, total)
-        self.mean_temperature += (temperature - self.mean_temperature) / self.trend.n
-        return self.take(step, deviation)
+        refuse_nonfinite(atoms, found.energy, found.forces, f"step {step}")
+        deviation = per_atom(found)
+        self._n_seen += 1
+        if not self.figures.take(step, deviation):
+            return False
+        assert deviation is not None
+        if self._file is not None and self._n_seen >= self._next_written:
+            self._file.append(labelled_by_nobody(atoms, found, step))
+            self._next_written = self._n_seen + self._spacing
+            self.n_written += 1
+        if not self.stop:
+            self.figures.warn_once(f"step {step}", deviation)
+        self.stopped = self.stop
+        return self.stop
+
+    def see_or_raise(self, atoms: Atoms, found: Results, step: int) -> None:
+        """Take one state, for an engine that an exception alone can stop.
+
+        Raises:
+            ThresholdPassedError: when the run shall stop.
+            UnstableError, OSError: see `see`.
+        """
+        if self.see(atoms, found, step):
+            raise ThresholdPassedError(
+                f"step {step}: the deviation of the energy, {per_atom(found):.3g} meV/atom, is past the threshold of "
+                f"{self.figures.threshold:.3g}, at which the run was to stop"
+            )
+
+    def announcement(self) -> str:
+        """What is watched for, in words."""
+        if self.figures.threshold is None:
+            return "no deviations are computed"
+        source = "3 leave-one-out deviations of the training; " if self._automatic else ""
+        past = "the run stops" if self.stop else "a warning"
+        return f"threshold: {self.figures.threshold:.3g} meV/atom ({source}past it: {past})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures, for JSON."""
+        figures = self.figures
+        return {
+            "max_deviation_mev_per_atom": figures.max_deviation,
+            "max_deviation_step": figures.max_deviation_step,
+            "threshold_mev_per_atom": figures.threshold,
+            "steps_past_threshold": figures.past,
+            "structures_to_label": self.n_written,
+            "stopped_at_threshold": self.stopped,
+        }
+
+    def lines(self) -> list[str]:
+        """The figures in words, one sentence a line; none without deviations."""
+        figures = self.figures
+        if figures.threshold is None or figures.max_deviation is None:
+            return []
+        lines = [
+            f"largest deviation of the energy: {figures.max_deviation:.3g} meV/atom (step {figures.max_deviation_step})"
+        ]
+        lines.append(f"{figures.past} steps past the threshold of {figures.threshold:.3g} meV/atom")
+        if self._file is not None:
+            path, n = self._file.path, self.n_written
+            lines.append(
+                f"wrote {n} structures to label to {path}" if n else f"nothing to label: {path} was not written"
+            )
+        return lines
+
+
+def per_atom(found: Results) -> float | None:
+    """Deviation of the energy, meV/atom."""
+    return None if found.energy_std is None else 1000 * found.energy_std / len(found.forces)
+
+
+def labelled_by_nobody(atoms: Atoms, found: Results, step: int) -> Atoms:
+    """A copy to write: what the potential found is marked as its own, so that no fit takes it for labels."""
+    copy = atoms.copy()
+    copy.info = electrons(atoms) | {"step": step, "energy_std": found.energy_std, OWN_RESULTS: "watch"}
+    copy.calc = SinglePointCalculator(copy, energy=found.energy, forces=found.forces)
+    return copy
+
+
+def default_threshold(record: Record) -> float:
+    """The deviation of the energy, in meV/atom, past which a structure is unlike the training data.
+
+    Three leave-one-out deviations of the training structures; of a refined network, of structures held out.
+
+    Args:
+        record: of a fitted potential.
+
+    Raises:
+        ValueError: when that is zero or not a number.
+    """
+    deviation, seen = record.usual_error
+    if not (math.isfinite(deviation) and deviation > 0):
+        raise ValueError(
+            f"the model records a deviation of {deviation} meV/atom of {seen}, so no threshold follows from its "
+            "training: give one, in meV/atom (--threshold)"
+        )
+    return THRESHOLD_MULTIPLE * deviation

@@ -3,8 +3,8 @@
 Nothing here imports a program before it is used.
 """
 
+from mekrr.dynamics.watch import Watch, WatchOptions
 from mekrr.engines.evaluator import Evaluator, Found
-from mekrr.engines.watch import Watch, WatchOptions
 from mekrr.threads import threads
 
 __all__ = ["Evaluator", "Found", "Watch", "WatchOptions", "threads"]

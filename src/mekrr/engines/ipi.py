@@ -11,9 +11,9 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, Hartree
 
+from mekrr.dynamics.watch import Watch
 from mekrr.engines.boxes import Boxes
 from mekrr.engines.evaluator import Evaluator, Found
-from mekrr.engines.watch import Watch
 from mekrr.typing import Float, ndarray
 
 NOT_COMPUTED = float("nan")

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mekrr.dynamics import read_start
+from mekrr.dynamics.watch import Watch, WatchOptions
 from mekrr.engines.evaluator import Evaluator
 from mekrr.engines.ipi import Answer, Provider
-from mekrr.engines.watch import Watch, WatchOptions
 from mekrr.errors import MekrrError
 from mekrr.potential import KernelPotential, Wanted
 from mekrr.typing import Float, ndarray

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+from mekrr.dynamics.watch import Watch, WatchOptions
 from mekrr.engines.evaluator import Evaluator, Found
 from mekrr.engines.lammps_elements import Elements, elements_of
-from mekrr.engines.watch import Watch, WatchOptions
 from mekrr.errors import EngineError
 from mekrr.potential import KernelPotential, Wanted
 from mekrr.typing import Float, ndarray

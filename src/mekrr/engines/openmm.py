@@ -8,9 +8,9 @@ import numpy as np
 from ase import Atoms, units
 
 from mekrr.data.reading.electrons import electrons
+from mekrr.dynamics.watch import Watch, WatchOptions
 from mekrr.engines.boxes import Boxes
 from mekrr.engines.evaluator import Evaluator
-from mekrr.engines.watch import Watch, WatchOptions
 from mekrr.errors import EngineError
 from mekrr.potential import KernelPotential, Wanted
 from mekrr.typing import Float, ndarray

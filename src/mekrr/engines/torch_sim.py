@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from mekrr.dynamics.watch import Watch, WatchOptions
 from mekrr.engines.evaluator import Evaluator, Found
-from mekrr.engines.watch import Watch, WatchOptions
 from mekrr.errors import EngineError
 from mekrr.potential import KernelPotential, Wanted
 from mekrr.typing import Tensor

@@ -24,7 +24,7 @@ from mekrr.data import OWN_RESULTS
 from mekrr.data.reading.electrons import electrons
 from mekrr.dynamics import Trajectory, UnstableError, draw_velocities, has_velocities, temperature
 from mekrr.dynamics.settings import FRICTION
-from mekrr.dynamics.watch import refuse_leaps, require_finite
+from mekrr.dynamics.stability import refuse_leaps, require_finite
 from mekrr.errors import MekrrError
 from mekrr.learning import events
 from mekrr.learning.events import Event
