@@ -75,6 +75,14 @@ def test_the_cap_ends_a_run_and_a_larger_one_gives_the_same_as_no_cap(cluster, c
     assert trajectories[0] == trajectories[1]
 
 
+def test_what_failed_is_no_label_of_those_allowed(cluster, words):
+    """The first of three structures asked for at once has no label; the second has the one that is allowed."""
+    words |= {"calculator": f"{CALCULATORS}:once"}
+    end = list(learn("md", cluster, steps=40, labels=1, **words))[-1]
+    assert end.text.startswith("1 label, as many as allowed")
+    assert [label.number for label in read_labels(words["folder"])] == [1]
+
+
 @pytest.mark.slow
 def test_constant_pressure_moves_the_cell(words):
     atoms = bulk("Cu", cubic=True, a=3.5)

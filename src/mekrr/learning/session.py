@@ -101,18 +101,12 @@ class Session:
             LabelsWantedError: when they come from outside.
         """
         open_ = [a for a in asks if self.label_of(a.number) is None and not self.failed(a.number)]
-        room = self.most - len(self.labels)
-        if open_ and room <= 0:
-            raise self._used_up()
-        if open_ and self.labeller is None:
-            raise LabelsWantedError(f"{len(open_)} structures wait for labels")
-        for ask in open_[:room]:
+        for ask in open_:
+            if (n := len(self.labels)) >= self.most:
+                raise EndedError(f"{n} label{'s' * (n != 1)}, as many as allowed; go on with --resume and a larger --labels")
+            if self.labeller is None:
+                raise LabelsWantedError(f"{len(open_)} structures wait for labels")
             yield from self._one(ask)
-        if len(open_) > room:
-            raise self._used_up()
-
-    def _used_up(self) -> EndedError:
-        return EndedError(f"{len(self.labels)} labels, as many as allowed; go on with --resume and a larger --labels")
 
     def _one(self, ask: Ask) -> Iterator[Event]:
         assert self.labeller is not None
