@@ -103,7 +103,8 @@ class Session:
         open_ = [a for a in asks if self.label_of(a.number) is None and not self.failed(a.number)]
         for ask in open_:
             if (n := len(self.labels)) >= self.most:
-                raise EndedError(f"{n} label{'s' * (n != 1)}, as many as allowed; go on with --resume and a larger --labels")
+                labels = f"{n} label{'s' * (n != 1)}"
+                raise EndedError(f"{labels}, as many as allowed; go on with --resume and a larger --labels")
             if self.labeller is None:
                 raise LabelsWantedError(f"{len(open_)} structures wait for labels")
             yield from self._one(ask)
