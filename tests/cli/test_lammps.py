@@ -135,6 +135,7 @@ def test_inputs_that_cannot_be_run_end_with_a_sentence(call, old, new, message):
         (["--label-to", "label.traj"], "suffix"),
         (["--log", "in.test"], "in.test is the input in.test: it would be overwritten"),
         (["--log", "missing/log"], "missing: no such folder"),
+        (["--log", "new.xyz", "--label-to", "./new.xyz"], "is the output new.xyz too"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(call, options, message):

@@ -101,6 +101,26 @@ def test_stopping_at_the_threshold_is_exit_code_three(capsys, files, tmp_path):
     assert len(ase.io.read(output, ":")) == 1
 
 
+def test_structures_to_label_go_to_a_file_of_their_own(capsys, files, tmp_path):
+    output, label = tmp_path / "r.extxyz", tmp_path / "label.extxyz"
+    words = ("md", files / "model.safetensors", files / "start.extxyz", "-o", output, "--steps", "8")
+    words += ("--threshold", "1e-6", "--label-every", "4", "--label-to")
+    code, _, err = call(capsys, *words, tmp_path / "." / "r.extxyz")
+    assert (code, "choose another file for one of them" in err, output.exists()) == (1, True, False)
+    code, out, _ = call(capsys, *words, label)
+    assert (code, "wrote 3 structures to label" in out) == (0, True)
+    assert [frame.info["step"] for frame in ase.io.read(label, ":")] == [0, 4, 8]
+    assert len(ase.io.read(output, ":")) == 2
+
+
+def test_no_deviations_are_computed_where_none_are_watched(capsys, files, tmp_path):
+    words = ("md", files / "model.safetensors", files / "start.extxyz", "-o", tmp_path / "r.extxyz", "--steps", "2")
+    code, out, err = call(capsys, *words, "--threshold", "none", "--json")
+    assert (code, "no deviations are computed" in err) == (0, True)
+    assert json.loads(out)["max_deviation_mev_per_atom"] is None
+    assert "energy_std" not in ase.io.read(tmp_path / "r.extxyz").info
+
+
 @pytest.mark.parametrize(
     ("start", "options", "message"),
     [

@@ -108,4 +108,5 @@ def _parser(one: Declared) -> Callable[[Any], Any]:
 def _metavar(one: Declared) -> str:
     if one.option.words:
         return "|".join((*one.option.words, "NUMBER"))
-    return str(getattr(one.type, "__name__", "TEXT")).upper().replace("STR", "TEXT")
+    kinds = get_args(one.type) or (one.type,)
+    return "FLOAT" if float in kinds else "INT" if int in kinds else "TEXT"

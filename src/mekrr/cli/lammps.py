@@ -9,7 +9,7 @@ import typer
 from mekrr.cli.console import err, out, print_json
 from mekrr.cli.declared import with_options
 from mekrr.cli.options import STOPPED_CODE, DeviceOption, JsonOption, ThreadsOption, TrustOption
-from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_output, require_writable
+from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_apart, require_output, require_writable
 from mekrr.engines import WatchOptions
 from mekrr.engines.lammps import Attached, attach, start_lammps
 from mekrr.engines.lammps_script import read_script, run_script
@@ -41,6 +41,8 @@ def lammps_command(
         require_output(Path(watch.label_to), TRAJECTORY_SUFFIXES, (model, script))
     if log != NO_LOG:
         require_writable(Path(log), (model, script))
+        if watch.label_to is not None:
+            require_apart(Path(watch.label_to), Path(log))
     lmp = start_lammps([*_variables(variable or []), "-log", log, *(["-screen", "none"] if json else [])])
     potential = KernelPotential.load(model, device, trust_checkpoint)
 

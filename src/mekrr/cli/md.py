@@ -22,7 +22,7 @@ from mekrr.cli.options import (
     ModelArgument,
     TrustOption,
 )
-from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_output
+from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_apart, require_output
 from mekrr.cli.shown import new_table, show
 from mekrr.cli.tables import number
 from mekrr.dynamics import (
@@ -99,7 +99,8 @@ def md(
     """Molecular dynamics from START with MODEL, its uncertainty watched."""
     trajectory = _open(output, resume, (model, start))
     if watching.label_to is not None:
-        require_output(Path(watching.label_to), TRAJECTORY_SUFFIXES, (model, start, output))
+        require_output(Path(watching.label_to), TRAJECTORY_SUFFIXES, (model, start))
+        require_apart(Path(watching.label_to), output)
     thermostat = _thermostat(ensemble, temperature, friction)
     settings = replace(settings, thermostat=thermostat, friction=FRICTION if friction is None else friction)
     potential = KernelPotential.load(model, device, trust_checkpoint)

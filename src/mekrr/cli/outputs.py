@@ -49,6 +49,17 @@ def require_writable(path: Path, inputs: Iterable[Path | str | None] = ()) -> No
             raise ValueError(f"{path} is the input {given}: it would be overwritten; choose another output")
 
 
+def require_apart(path: Path, other: Path) -> None:
+    """Refuse two outputs of one command that are one file, there or not.
+
+    Raises:
+        OSError: when `path` is no regular file.
+        ValueError: when both lead to the same.
+    """
+    if is_same_file(regular_target(path), other):
+        raise ValueError(f"{path} is the output {other} too: choose another file for one of them")
+
+
 def suffix_of(path: Path, suffixes: tuple[str, ...]) -> str:
     """The one of `suffixes` that the name ends in, whatever its case.
 
