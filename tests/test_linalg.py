@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mekrr.errors import NotPositiveDefiniteError
-from mekrr.linalg import add_diagonal, cholesky_with_jitter, invert_lower, least_squares, symmetric_eigh
+from mekrr.linalg import add_diagonal, cholesky_with_jitter, inverse_root, invert_lower, least_squares, symmetric_eigh
 
 
 def symmetric(values, seed=0):
@@ -64,3 +64,19 @@ def test_nothing_to_fit_is_fitted():
 def test_the_inverse_of_a_triangle():
     L = symmetric([1, 2, 3]).tril()
     torch.testing.assert_close(invert_lower(L) @ L, torch.eye(3, dtype=torch.float64))
+
+
+def test_the_inverse_root_also_where_rounding_leaves_no_cholesky_factor():
+    B = torch.randn(5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    R = inverse_root(B @ B.T)
+    torch.testing.assert_close(
+        R.T @ R @ (torch.eye(5, dtype=torch.float64) + B @ B.T), torch.eye(5, dtype=torch.float64)
+    )
+    few = torch.randn(40, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    A = 1e19 * few @ few.T  # of rank 10: thirty directions are left open, but for rounding
+    assert int(torch.linalg.cholesky_ex(add_diagonal(A, 1.0))[1]) > 0
+    root = inverse_root(A)
+    variances = torch.linalg.eigvalsh(root.T @ root)
+    assert bool(((variances > -1e-12) & (variances < 1 + 1e-12)).all())
+    inside = few / few.norm(dim=0)
+    assert float((root @ inside).square().sum(0).max()) < 1e-6

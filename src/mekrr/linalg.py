@@ -75,3 +75,17 @@ def add_diagonal(K: Float[Tensor, "n n"], value: float) -> Float[Tensor, "n n"]:
 def invert_lower(L: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     """L^-1 of a lower triangular matrix."""
     return torch.linalg.solve_triangular(L, torch.eye(len(L), dtype=L.dtype, device=L.device), upper=False)
+
+
+def inverse_root(A: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """R with R' R = (1 + A)^-1, for a positive semidefinite A.
+
+    By a Cholesky factor, whose inverse it is; where rounding has made 1 + A indefinite, as it does of an A beyond
+    1e16, by eigenvectors, which costs more.
+    """
+    M = add_diagonal(A, 1.0)
+    L, info = torch.linalg.cholesky_ex(M)
+    if int(info) == 0:
+        return invert_lower(L)
+    eigenvalues, V = symmetric_eigh((M + M.T) / 2)
+    return (V * eigenvalues.clamp_min(1.0).rsqrt()).T

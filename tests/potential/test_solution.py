@@ -234,3 +234,20 @@ def test_the_criterion_scores_fits_with_forces(alloys):
     assert all(a != b for a, b in zip(by_name["loo-mae"], by_name["loo-rmse"], strict=True))
     with pytest.raises(ValueError, match="looks at energies only, but forces are fitted"):
         fit(alloys[:6], criterion="evidence", **SPARSE)
+
+
+def test_a_ridge_below_rounding_is_not_chosen_and_the_users_own_still_has_deviations(alloys):
+    """Few rows and a basis of more functions: rounding had left the posterior no Cholesky factor, and a traceback."""
+    options = SPARSE | {"forces": True, "force_weight": 1e-3, "tangent_share": 0.6, "probes": 2, "exact_forces": False}
+    tiny = fit(alloys[:5], **options, ridge=1e-22)
+    for potential in (tiny, tiny.update(alloys[5:7])):
+        found = potential.predict(alloys[:8], uncertainty=True, force_uncertainty=True)
+        assert all(np.isfinite(one.energy_std) and np.isfinite(one.forces_std).all() for one in found)
+
+
+def test_no_ridge_is_chosen_that_eigenvalues_are_not_certain_to(small_schnet):
+    ridges = tuple(10.0**k for k in range(-30, -20))
+    trial = Trial(("only",), "none", 3.0, 0.0, ridges, (0.0,) * 10, (1.0,) * 10, (1.0,) * 10)
+    model = solve([], random_set([1.0] * 6), plan_of("sparse"), trial, FitOptions(criterion="loo"), small_schnet).model
+    largest = float(torch.linalg.eigvalsh(model.equations.total)[-1])
+    assert model.ridge == pytest.approx(torch.finfo(torch.float64).eps * largest)

@@ -19,7 +19,7 @@ from mekrr.kernels import (
     covariance,
     energy_noise,
 )
-from mekrr.linalg import add_diagonal, invert_lower
+from mekrr.linalg import add_diagonal, inverse_root
 from mekrr.potential.draws import PosteriorDraws
 from mekrr.solve import NormalEquations, RowWeights
 from mekrr.typing import Float, Int, Tensor
@@ -290,7 +290,7 @@ class Model:
     @cached_property
     def _half_covariance(self) -> Float[Tensor, "groups groups"]:
         """R with R' R = (1 + A / ridge)^-1, the posterior covariance of whitened coefficients."""
-        return invert_lower(torch.linalg.cholesky(add_diagonal(self.equations.total / self.ridge, 1.0)))
+        return inverse_root(self.equations.total / self.ridge)
 
     def _paths(
         self, draws: int, seed: int

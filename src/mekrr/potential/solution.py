@@ -93,7 +93,7 @@ def solve(
     pinned = anchor_equations(anchors, rows, best.layers, weights)
     factor = Factor.of(data_alone if pinned is None else data_alone + pinned)
     prior = data.prior_columns(best.prior)
-    ridges = final_ridges(best, options, floor)
+    ridges = final_ridges(best, options, max(floor, factor.rounding))
     left_out = ShardResiduals(rows, weights, factor, prior.coefficients, prior.without, ridges)
     residuals = HERE.sum(left_out, shards)
     criterion = criterion_for(options.criterion, data.has_forces, plan.of_structures)

@@ -7,7 +7,7 @@ import torch
 
 from mekrr.data import Structure
 from mekrr.errors import DataError
-from mekrr.linalg import add_diagonal
+from mekrr.linalg import add_diagonal, cholesky_with_jitter
 from mekrr.potential.data_record import DataRecord
 from mekrr.potential.fit import FitJob, labels_of, training_set
 from mekrr.potential.fitted import Fitted, TrainingLabels
@@ -68,7 +68,7 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
     priors = {name: _refitted(name, labels) for name in sorted(names)}
     prior, columns = priors[fitted.prior.name]
     total = equations.total if model.anchors is None else equations.total + model.anchors
-    factor = torch.linalg.cholesky(add_diagonal(total, model.ridge))
+    factor, _ = cholesky_with_jitter(add_diagonal(total, model.ridge), torch.finfo(total.dtype).eps)
     whitened = torch.cholesky_solve((equations.total_moments @ columns)[:, None], factor)[:, 0]
     return replace(
         fitted,

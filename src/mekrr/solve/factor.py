@@ -34,6 +34,11 @@ class Factor:
         eigenvalues, V = symmetric_eigh((gram + gram.T) / 2)
         return Factor(equations, eigenvalues.clamp_min(0.0), V)
 
+    @property
+    def rounding(self) -> float:
+        """What eigenvalues are uncertain by: a smaller ridge means nothing."""
+        return float(torch.finfo(self.eigenvalues.dtype).eps * self.eigenvalues[-1])
+
     def solve(self, moments: Float[Tensor, "groups"], ridge: float) -> Float[Tensor, "groups"]:
         """(A + ridge)^-1 moments."""
         return self.V @ ((self.V.T @ moments) / (self.eigenvalues + ridge))
