@@ -250,4 +250,4 @@ def test_no_ridge_is_chosen_that_eigenvalues_are_not_certain_to(small_schnet):
     trial = Trial(("only",), "none", 3.0, 0.0, ridges, (0.0,) * 10, (1.0,) * 10, (1.0,) * 10)
     model = solve([], random_set([1.0] * 6), plan_of("sparse"), trial, FitOptions(criterion="loo"), small_schnet).model
     largest = float(torch.linalg.eigvalsh(model.equations.total)[-1])
-    assert model.ridge == pytest.approx(torch.finfo(torch.float64).eps * largest)
+    assert model.ridge == pytest.approx(torch.finfo(torch.float64).eps * largest, rel=1e-6, abs=0.0)
