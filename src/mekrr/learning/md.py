@@ -361,5 +361,6 @@ def _trajectory(session: Session, k: int) -> Path:
 def _outcome(session: Session, state: State, options: MdOptions) -> Outcome:
     last = tuple(walker["atoms"] for walker in state["walkers"])
     errors = [label.force_error for label in session.labels if label.force_deviation is not None]
-    text = f"{options.walkers} walkers made {options.steps} steps with {len(session.labels)} labels"
+    walkers = "1 walker" if options.walkers == 1 else f"{options.walkers} walkers"
+    text = f"{walkers} made {options.steps} steps with {len(session.labels)} labels"
     return Outcome(text, last, {"steps": options.steps, "errors_ev_per_angstrom": errors})

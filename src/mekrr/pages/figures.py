@@ -1,5 +1,6 @@
 """What all figures share: looks, sizes and the way onto the page."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,13 +124,12 @@ def log_axis(title: str, low: float, high: float) -> dict:
     """A logarithmic axis, labelled at 1, 2, 5 where it spans few decades and at powers of ten otherwise."""
     low = max(low, 1e-12)
     low, high = np.log10(low), np.log10(max(high, low * 1.01))
-    return {
-        "type": "log",
-        "title": {"text": title},
-        "range": [low, high],
-        "dtick": "D2" if high - low < 1.7 else 1,
-        "exponentformat": "none",
-    }
+    axis = {"type": "log", "title": {"text": title}, "range": [low, high], "exponentformat": "none"}
+    if high - low >= 1.7:
+        return axis | {"dtick": 1}
+    # written out: plotly's own ticks there are a 2 for 200
+    ticks = [digit * 10.0**k for k in range(math.floor(low), math.ceil(high)) for digit in (1, 2, 5)]
+    return axis | {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def colour_bar(title: str, **options: Any) -> dict:
