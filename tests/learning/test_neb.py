@@ -89,7 +89,7 @@ def _session(surface, deviation, rounds):
     return SimpleNamespace(surface=lambda: surface, learner=learner, predicted=predicted)
 
 
-@pytest.mark.parametrize(("deviation", "expected"), [(1.0, 1), (0.0, ROUNDS)])
+@pytest.mark.parametrize(("deviation", "expected"), [(1.0, 1), (0.2, ROUNDS), (0.0, ROUNDS)])
 def test_on_a_potential_a_band_moves_within_a_trust_radius_and_on_only_while_it_is_certain(deviation, expected):
     """The surface leads images 50 Angstrom away."""
     path = [np.array([[0.0, y, 0.0]]) for y in np.linspace(0, 2, 5)]
@@ -100,6 +100,26 @@ def test_on_a_potential_a_band_moves_within_a_trust_radius_and_on_only_while_it_
     assert max(moved) == pytest.approx(expected * TRUST, abs=0.05 * expected)
     assert len(rounds) == expected
     np.testing.assert_array_equal(state["path"], [image.positions for image in images])
+
+
+class _Slope(Calculator):
+    """Up along x: a band along x is at rest, and an image that climbs goes on for ever."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 (ASE declares it so)
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": self.atoms.positions[0, 0], "forces": np.array([[-1.0, 0.0, 0.0]])}
+
+
+@pytest.mark.parametrize(("deviation", "expected"), [(0.2, 1), (0.0, ROUNDS)])
+def test_an_image_climbs_on_only_where_the_path_is_certain(deviation, expected):
+    path = [np.array([[x, 0.0, 0.0]]) for x in np.linspace(0, 20, 5)]
+    rounds = []
+    session = _session(_Slope(), deviation, rounds)
+    images, _ = _settled(session, BEGIN | {"path": path}, Atoms("H"), None, NebOptions())
+    assert len(rounds) == expected
+    assert images[3].positions[0, 0] - 15 == pytest.approx(expected * TRUST, abs=0.1 * expected)
 
 
 class _Circle(Calculator):

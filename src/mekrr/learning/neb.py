@@ -34,6 +34,7 @@ LARGEST_STEP = 0.1  # Angstrom
 ROUGH = 0.2  # eV/Angstrom: how far a band of the network alone is minimised
 TRUST = 0.3  # Angstrom that an atom of an image may move on a potential before the path is looked at again
 ROUNDS = 10  # at most, in which a path that is certain moves on without a label
+MOVING = 5.0  # of the path deviation: below it a band that does not climb yet moves on too
 UNCERTAIN_SHARE, CERTAIN_SHARE = 2.0, 0.5  # of fmax: how far one of the potential is, while uncertain and then
 WIDTH = 0.3  # Angstrom, over all atoms: reach of the correction at the climbing image's last label
 NEAR = 0.1  # Angstrom, over all atoms: an image so near a label teaches nothing new
@@ -190,19 +191,21 @@ def _settled(
 ) -> tuple[list[Atoms], list[dict[str, Any]]]:
     """The band relaxed on what is known, and what is predicted along it.
 
-    A path that the trust radius has held moves on only while all of it is certain.
+    A path that the trust radius has held moves on while all of it is certain; before it climbs, while it is certain to
+    some tenths of an electronvolt: far from the minimum energy path that is little, and a step of the trust radius too.
     """
     surface = session.surface()
     if saddle is not None and session.learner.potential is not None:
         surface = ExactAt.label(surface, still(saddle.frame), saddle.energy, saddle.forces, WIDTH)
     for _ in range(ROUNDS):
         images = _band(state, start, surface)
-        held = _relax(session, state, images, options)
+        held, climbed = _relax(session, state, images, options)
         state["path"] = [image.positions.copy() for image in images]
         predicted = session.predicted([still(image) for image in images[1:-1]], surface)
         deviations = _deviations(predicted)
-        state["certain"] = bool(deviations) and max(deviations) < options.path_deviation
-        if not (held and state["certain"]):
+        worst = max(deviations) if deviations else np.inf
+        state["certain"] = worst < options.path_deviation
+        if not held or worst >= options.path_deviation * (1.0 if climbed else MOVING):
             break
     return images, predicted
 
@@ -226,19 +229,21 @@ def _images(state: State, start: Atoms) -> list[Atoms]:
     return images
 
 
-def _relax(session: Session, state: State, images: list[Atoms], options: NebOptions) -> bool:
-    """Relax the band, first without climbing while it is uncertain; whether the trust radius has held it.
+def _relax(session: Session, state: State, images: list[Atoms], options: NebOptions) -> tuple[bool, bool]:
+    """Relax the band, first without climbing while it is uncertain; whether it was held, and whether it climbed.
 
-    On the network alone nothing climbs: between few images far apart the way up may lead anywhere.
+    It is held by the trust radius. On the network alone nothing climbs: between few images far apart the way up may lead
+    anywhere.
     """
     begun = [image.positions.copy() for image in images]
     if session.learner.potential is None:
-        return _minimise(images, ROUGH, False, begun, np.inf)
-    certain = state["certain"]
-    fmax = (CERTAIN_SHARE if certain else UNCERTAIN_SHARE) * options.fmax
-    if certain:
-        return _minimise(images, fmax, True, begun, TRUST)
-    return any(_minimise(images, fmax, climb, begun, TRUST, UNCERTAIN_STEPS) for climb in (False, True))
+        return _minimise(images, ROUGH, False, begun, np.inf), False
+    if state["certain"]:
+        return _minimise(images, CERTAIN_SHARE * options.fmax, True, begun, TRUST), True
+    fmax = UNCERTAIN_SHARE * options.fmax
+    if _minimise(images, fmax, False, begun, TRUST, UNCERTAIN_STEPS):
+        return True, False
+    return _minimise(images, fmax, True, begun, TRUST, UNCERTAIN_STEPS), True
 
 
 def _minimise(
