@@ -232,7 +232,7 @@ def _images(state: State, start: Atoms) -> list[Atoms]:
 def _relax(session: Session, state: State, images: list[Atoms], options: NebOptions) -> tuple[bool, bool]:
     """Relax the band, first without climbing while it is uncertain; whether it was held, and whether it climbed.
 
-    It is held by the trust radius. On the network alone nothing climbs: between few images far apart the way up may lead
+    The trust radius holds it. On the network alone nothing climbs: between few images far apart the way up may lead
     anywhere.
     """
     begun = [image.positions.copy() for image in images]
