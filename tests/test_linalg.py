@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from mekrr.errors import NotPositiveDefiniteError
-from mekrr.linalg import add_diagonal, cholesky_with_jitter, inverse_root, invert_lower, least_squares, symmetric_eigh
+from mekrr.linalg import (
+    add_diagonal,
+    cholesky_with_jitter,
+    inverse_root,
+    invert_lower,
+    least_squares,
+    solve_ridge,
+    symmetric_eigh,
+)
 
 
 def symmetric(values, seed=0):
@@ -80,3 +88,13 @@ def test_the_inverse_root_also_where_rounding_leaves_no_cholesky_factor():
     assert bool(((variances > -1e-12) & (variances < 1 + 1e-12)).all())
     inside = few / few.norm(dim=0)
     assert float((root @ inside).square().sum(0).max()) < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e19])
+def test_a_ridge_is_solved_also_where_rounding_leaves_no_cholesky_factor(scale):
+    few = torch.randn(40, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    A, b = scale * few @ few.T, few @ torch.ones(10, dtype=torch.float64)
+    assert (int(torch.linalg.cholesky_ex(add_diagonal(A, 1.0))[1]) > 0) is (scale > 1)
+    inner = scale * few.T @ few + torch.eye(10, dtype=torch.float64)
+    expected = few @ torch.linalg.solve(inner, torch.ones(10, dtype=torch.float64))  # push-through identity
+    torch.testing.assert_close(few.T @ solve_ridge(A, 1.0, b) * scale, few.T @ expected * scale, rtol=1e-6, atol=1e-6)

@@ -1,5 +1,6 @@
 """Annotations are checked while tests run, shapes by jaxtyping and all else by beartype: importing this begins it.
 
+All modules are checked but those below and what stands in the `__init__` of a room.
 Python's numeric tower holds (PEP 484): an int will do where a float is asked for.
 """
 

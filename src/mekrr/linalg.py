@@ -89,3 +89,12 @@ def inverse_root(A: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
         return invert_lower(L)
     eigenvalues, V = symmetric_eigh((M + M.T) / 2)
     return (V * eigenvalues.clamp_min(1.0).rsqrt()).T
+
+
+def solve_ridge(A: Float[Tensor, "n n"], ridge: float, b: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """(A + ridge)^-1 b, for a positive semidefinite A; by eigenvectors where rounding leaves no Cholesky factor."""
+    L, info = torch.linalg.cholesky_ex(add_diagonal(A, ridge))
+    if int(info) == 0:
+        return torch.cholesky_solve(b[:, None], L)[:, 0]
+    eigenvalues, V = symmetric_eigh((A + A.T) / 2)
+    return V @ ((V.T @ b) / (eigenvalues.clamp_min(0.0) + ridge))

@@ -111,6 +111,10 @@ def test_structures_to_label_go_to_a_file_of_their_own(capsys, files, tmp_path):
     assert (code, "wrote 3 structures to label" in out) == (0, True)
     assert [frame.info["step"] for frame in ase.io.read(label, ":")] == [0, 4, 8]
     assert len(ase.io.read(output, ":")) == 2
+    assert call(capsys, *words, label)[0] == 1
+    words = [*words[:5], "--resume", "--steps", "16", *words[7:]]
+    assert call(capsys, *words, label)[0] == 0
+    assert [frame.info["step"] for frame in ase.io.read(label, ":")] == [0, 4, 8, 9, 13]
 
 
 def test_no_deviations_are_computed_where_none_are_watched(capsys, files, tmp_path):

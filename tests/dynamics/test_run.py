@@ -185,6 +185,23 @@ def test_past_the_threshold_it_stops_and_writes_the_frame(tmp_path):
     assert frames[-1].info["energy_std"] > 0.05
 
 
+def test_what_a_continued_run_begins_from_is_not_counted_again(tmp_path):
+    path = tmp_path / "r.xyz"
+    with pytest.warns(MekrrWarning, match="past the threshold"):
+        run(moving(), Settings(steps=4, every=1), Trajectory(path), watch=Watch(WatchOptions(1e-9)))
+    atoms, frame = moving(), Trajectory(path).recover()[0]
+    step = continue_from(atoms, frame, path)
+    watch = Watch(WatchOptions(1e-9))
+    with pytest.warns(MekrrWarning, match="step 5: "):
+        run(atoms, Settings(steps=6, every=1), Trajectory(path), step, frame.info["time_fs"], watch=watch)
+    assert watch.figures.past == 2
+    atoms = moving()
+    step = continue_from(atoms, frame, path)
+    ended = Watch(WatchOptions(1e-9, "stop"))
+    atoms.calc.origin = atoms.positions - 1.0
+    assert run(atoms, Settings(steps=6), None, step, frame.info["time_fs"], watch=ended).last_step == 4
+
+
 def test_the_trend_is_the_least_squares_line():
     x, y = np.random.default_rng(0).normal(size=(2, 50)) + 1e5
     trend = Trend()

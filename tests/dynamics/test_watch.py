@@ -72,7 +72,10 @@ def test_structures_to_label_are_spaced_and_are_no_labels(record, tmp_path):
     with pytest.raises(DataError, match="no label"):
         read_structures(path)
     with pytest.raises(FileExistsError, match="choose another"):
-        WatchOptions(label_to=str(path))
+        Watch(WatchOptions(threshold=2.0, label_to=str(path)), record)
+    again = Watch(WatchOptions(threshold=2.0, label_to=str(path)), record, continued=True)
+    again.see(ATOMS, found(0.012), 40)
+    assert [frame.info["step"] for frame in ase.io.read(path, ":")] == [5, 15, 25, 40]
 
 
 @pytest.mark.filterwarnings("ignore::mekrr.errors.MekrrWarning")
@@ -154,3 +157,10 @@ def test_of_a_refined_network_it_follows_from_structures_held_out(potential):
     refined = RefinementRecord(1e-3, 1.0, (), 5, HeldOutErrors(9.0, 2.0, None))
     record = replace(potential.fitted_.record, refinement=refined)
     assert default_threshold(record) == pytest.approx(3 * 1.25331 * 2.0, rel=1e-4)
+
+
+def test_it_follows_deviations_that_were_multiplied(potential):
+    plain = potential.fitted_
+    wider = plain.with_deviations_times(2.0).with_deviations_times(1.5)
+    assert default_threshold(wider.record) == pytest.approx(3.0 * default_threshold(plain.record))
+    assert wider.model.energy_amplitude == pytest.approx(9.0 * plain.model.energy_amplitude)

@@ -112,6 +112,22 @@ def once():
     return _Once()
 
 
+class _Fourth(EMT):
+    """Fails at the fourth structure."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        count = Path("count")
+        k = int(count.read_text()) if count.exists() else 0
+        count.write_text(str(k + 1))
+        if k == 3:
+            raise RuntimeError("SCF not converged in 50 steps")
+
+
+def fourth():
+    return _Fourth()
+
+
 class _Smeared(EMT):
     """Forces are the gradient of the free energy, which is not the energy."""
 

@@ -45,6 +45,33 @@ def test_a_label_where_there_is_one_already_changes_nothing_and_ends_nothing(clu
     assert np.array_equal(learner.potential.fitted_.model.coefficients, before)
 
 
+def test_a_run_with_a_label_twice_takes_its_potential_up_as_it_was(cluster, tmp_path):
+    """The file says what its deviations were multiplied by; lines of the journal count labels, not structures."""
+    generator = np.random.default_rng(0)
+    moves = [generator.normal(0, 0.1, (4, 3)) for _ in range(6)]
+    labels = _labels(cluster, [*moves, moves[-1] + 2e-5])
+    learner, lines = Learner(replace(FitOptions(), **FIXED), tmp_path / "cache"), []
+    for count, times in ((6, 1.0), (7, 3.0)):
+        lines.append(learner.learn(labels[:count]) | {"kind": "model", "deviations_times": times})
+        learner.save(tmp_path / "model.safetensors", times)
+    again = Learner(replace(FitOptions(), **FIXED), tmp_path / "cache")
+    again.take_up(tmp_path / "model.safetensors", lines)
+    amplitude = learner.potential.fitted_.model.energy_amplitude
+    assert again.potential.fitted_.model.energy_amplitude == pytest.approx(amplitude)
+    assert again.potential.fitted_.record.deviations_times == pytest.approx(1.0)
+
+
+def test_what_is_saved_is_corrected_by_the_potentials_own_errors(cluster):
+    """Those of a surface that is exact at the best label are smaller."""
+    found = []
+    for label in _labels(cluster, [np.full((4, 3), 0.01 * k) for k in range(4)]):
+        one = _with_history(label, 0.1, 0.1, 1.0)
+        one.frame.arrays["before_own_forces"] = label.forces + 0.3
+        found.append(one)
+    assert correction(found) == pytest.approx(1.0)
+    assert correction(found, own=True) == pytest.approx(3.0)
+
+
 def _with_history(label, error, own_deviation, corrected_by):
     """A label predicted before, off by `error`, by a potential whose deviations were multiplied."""
     frame = label.frame.copy()

@@ -37,6 +37,7 @@ def test_walkers_reach_their_end_and_errors_fall(cluster, words):
         at_the_ends.append(np.sqrt(np.square(check.get_forces(apply_constraint=False) - expected).mean()))
     assert np.mean(at_the_ends) < np.mean([label.force_error for label in labels])
     waited = [line for line in read_lines(folder) if "past the threshold" in line["text"]]
+    assert waited
     assert all(line["deviation_mev_per_angstrom"] > line["threshold_mev_per_angstrom"] for line in waited)
 
 
@@ -59,6 +60,16 @@ def test_a_quiet_run_is_looked_at_at_steps_that_double(cluster, words, monkeypat
     assert found[-1].kind == "converged", found[-1].text
     steps = [label.frame.info["step"] for label in read_labels(words["folder"])]
     assert steps == [0, 20, 40, 80, 160]
+
+
+def test_a_look_that_fails_is_not_asked_for_again_and_again(cluster, words, monkeypatch):
+    """At constant energy the walker would come to the same structure again."""
+    monkeypatch.setattr("mekrr.learning.md.SMALLEST_SHARE", 1e6)
+    monkeypatch.setattr("mekrr.learning.md.LARGEST_SHARE", 1e6)
+    words |= {"calculator": f"{CALCULATORS}:fourth", "ensemble": "nve"}
+    found = list(learn("md", cluster, steps=200, temperature="300", **words))
+    assert found[-1].kind == "converged", found[-1].text
+    assert [label.frame.info["step"] for label in read_labels(words["folder"])] == [0, 20, 40, 160]
 
 
 def test_the_cap_ends_a_run_and_a_larger_one_gives_the_same_as_no_cap(cluster, checkpoint, words, tmp_path):

@@ -9,7 +9,7 @@ import typer
 from mekrr.cli.console import err, out, print_json
 from mekrr.cli.declared import with_options
 from mekrr.cli.options import STOPPED_CODE, DeviceOption, JsonOption, ThreadsOption, TrustOption
-from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_apart, require_output, require_writable
+from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_apart, require_new, require_output, require_writable
 from mekrr.engines import WatchOptions
 from mekrr.engines.lammps import Attached, attach, start_lammps
 from mekrr.engines.lammps_script import read_script, run_script
@@ -39,6 +39,7 @@ def lammps_command(
     parts = read_script(script)
     if watch.label_to is not None:
         require_output(Path(watch.label_to), TRAJECTORY_SUFFIXES, (model, script))
+        require_new(Path(watch.label_to))
     if log != NO_LOG:
         require_writable(Path(log), (model, script))
         if watch.label_to is not None:

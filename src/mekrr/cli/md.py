@@ -22,7 +22,7 @@ from mekrr.cli.options import (
     ModelArgument,
     TrustOption,
 )
-from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_apart, require_output
+from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_apart, require_new, require_output
 from mekrr.cli.shown import new_table, show
 from mekrr.cli.tables import number
 from mekrr.dynamics import (
@@ -101,10 +101,12 @@ def md(
     if watching.label_to is not None:
         require_output(Path(watching.label_to), TRAJECTORY_SUFFIXES, (model, start))
         require_apart(Path(watching.label_to), output)
+        if not resume:
+            require_new(Path(watching.label_to))
     thermostat = _thermostat(ensemble, temperature, friction)
     settings = replace(settings, thermostat=thermostat, friction=FRICTION if friction is None else friction)
     potential = KernelPotential.load(model, device, trust_checkpoint)
-    watch = Watch(watching, potential.fitted_.record)
+    watch = Watch(watching, potential.fitted_.record, continued=resume)
     if output.exists():
         trajectory.hold()
     beginning = _begin(start, index, trajectory if resume else None, settings, temperature, new_velocities)

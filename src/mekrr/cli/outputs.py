@@ -60,6 +60,16 @@ def require_apart(path: Path, other: Path) -> None:
         raise ValueError(f"{path} is the output {other} too: choose another file for one of them")
 
 
+def require_new(path: Path) -> None:
+    """Refuse a file that is there already: what is written to it is added frame by frame.
+
+    Raises:
+        FileExistsError: when it is.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists: choose another file for structures to be labelled")
+
+
 def suffix_of(path: Path, suffixes: tuple[str, ...]) -> str:
     """The one of `suffixes` that the name ends in, whatever its case.
 

@@ -10,7 +10,7 @@ from mekrr.cli.console import err, out, print_json
 from mekrr.cli.declared import with_options
 from mekrr.cli.md import describe
 from mekrr.cli.options import STOPPED_CODE, DeviceOption, JsonOption, ModelArgument, ThreadsOption, TrustOption
-from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_output
+from mekrr.cli.outputs import TRAJECTORY_SUFFIXES, require_new, require_output
 from mekrr.dynamics import read_start
 from mekrr.engines import Evaluator, Watch, WatchOptions
 from mekrr.engines.ipi import Provider
@@ -51,6 +51,7 @@ def serve(
     require_threads(threads)
     if watching.label_to is not None:
         require_output(Path(watching.label_to), TRAJECTORY_SUFFIXES, (model, template))
+        require_new(Path(watching.label_to))
     atoms, found = read_start(template, index)
     err.print(f"TEMPLATE: {template}, index {found}: {describe(atoms)}", soft_wrap=True, highlight=False, markup=False)
     # First of all, so that i-PI is told, by a connection that closes, of whatever is wrong with the model.

@@ -119,7 +119,9 @@ def run(
             require_finite(atoms, step)
             state = _observe(atoms, step, first_time + made * settings.timestep, trend)
             warm += (state.temperature - warm) / trend.n
-            stopped = watch is not None and watch.see(atoms, state, step)
+            # what a continued run begins from was seen before; one that is to stop there stops there again
+            seen = continued and made == 0 and watch is not None and not watch.stop
+            stopped = watch is not None and not seen and watch.see(atoms, state, step)
             last = stopped or step == settings.steps
             written = continued and made == 0
             if trajectory is not None and not written and (last or step % settings.every == 0):

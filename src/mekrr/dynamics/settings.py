@@ -18,9 +18,9 @@ class Settings:
         steps: of the whole run, those before a continuation included.
         timestep: fs.
         every: a frame is written each so many steps, and at the last one.
-        seed: of the thermostat's noise, which depends on the seed and the step alone.
         thermostat: K; None integrates at constant energy (velocity Verlet), a temperature runs Langevin dynamics.
         friction: 1/ps; of the thermostat.
+        seed: of the thermostat's noise, which depends on the seed and the step alone.
 
     Raises:
         ValueError: for a value that makes no sense.
@@ -29,9 +29,9 @@ class Settings:
     steps: int = option(1000, "steps in all, those before a --resume included", "--steps")
     timestep: float = option(TIMESTEP, "fs", "--timestep")
     every: int = option(10, "write a frame each so many steps", "--every")
-    seed: int = option(0, "of drawn velocities and of the thermostat's noise", "--seed")
     thermostat: float | None = None
     friction: float = FRICTION
+    seed: int = option(0, "of drawn velocities and of the thermostat's noise", "--seed")
 
     def __post_init__(self) -> None:
         _require_positive("the timestep", self.timestep, "fs")

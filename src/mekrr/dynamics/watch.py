@@ -39,7 +39,6 @@ class WatchOptions:
 
     Raises:
         ValueError: for a value that makes no sense, or one without effect.
-        FileExistsError: when `label_to` is there already.
     """
 
     threshold: str | float = option(
@@ -65,8 +64,6 @@ class WatchOptions:
         if self.label_every is not None and self.label_every < 1:
             raise ValueError(f"--label-every must be at least 1; received {self.label_every}")
         self._refuse_without_effect()
-        if self.label_to is not None and Path(self.label_to).exists():
-            raise FileExistsError(f"{self.label_to} exists: choose another file for structures to be labelled")
 
     def _refuse_without_effect(self) -> None:
         if self.label_every is not None and self.label_to is None:
@@ -147,6 +144,7 @@ class Watch:
     Args:
         options: see there.
         record: of the potential, from which the threshold "auto" follows; None where it is not needed.
+        continued: whether the run goes on from an earlier one, whose structures to label are kept.
 
     Attributes:
         figures: threshold, largest deviation, states past the threshold.
@@ -156,9 +154,10 @@ class Watch:
 
     Raises:
         ValueError: when no threshold follows from the training, or the name of the file is no extended XYZ.
+        FileExistsError: when the file for structures is there already, and nothing is continued.
     """
 
-    def __init__(self, options: WatchOptions, record: Record | None = None) -> None:
+    def __init__(self, options: WatchOptions, record: Record | None = None, continued: bool = False) -> None:
         threshold = options.threshold
         self._automatic = threshold == AUTO
         if self._automatic:
@@ -171,6 +170,8 @@ class Watch:
         self.stop = options.on_threshold == STOP
         self.n_written = 0
         self.stopped = False
+        if options.label_to is not None and Path(options.label_to).exists() and not continued:
+            raise FileExistsError(f"{options.label_to} exists: choose another file for structures to be labelled")
         self._file = None if options.label_to is None else Trajectory(Path(options.label_to))
         self._spacing = options.label_every or SPACING
         # Counted here: an engine may set its own number of the step back.

@@ -88,12 +88,17 @@ class Label:
         found = self.frame.info.get("before_force_std")
         return None if found is None else float(found)
 
-    @property
-    def surprise(self) -> float | None:
-        """Error of the forces over their deviation as the potential itself had it, before any correction."""
+    def surprise(self, own: bool = False) -> float | None:
+        """Error of the forces over their deviation as the potential had it, before any correction.
+
+        Args:
+            own: of the forces that are the potential's own, not of those of a surface that is exact at a label.
+        """
         error, deviation = self.force_error, self.force_deviation
         if error is None or not deviation:
             return None
+        if own and "before_own_forces" in self.frame.arrays:
+            error = float(np.sqrt(np.mean((self.forces - self.frame.arrays["before_own_forces"]) ** 2)))
         return error / deviation * float(self.frame.info.get("before_correction", 1.0))
 
     @property
@@ -131,8 +136,9 @@ def frame_of(ask: Ask, results: dict[str, Any], seconds: float) -> Atoms:
     for name in ("energy", "energy_std", "force_std", "correction"):
         if before.get(name) is not None:
             frame.info[f"before_{name}"] = float(before[name])
-    if before.get("forces") is not None:
-        frame.arrays["before_forces"] = np.asarray(before["forces"], dtype=float)
+    for name in ("forces", "own_forces"):
+        if before.get(name) is not None:
+            frame.arrays[f"before_{name}"] = np.asarray(before[name], dtype=float)
     require_label(ask.atoms, results)
     frame.calc = SinglePointCalculator(frame, **results)
     return frame

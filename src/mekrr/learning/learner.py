@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mekrr.data import Structure
 from mekrr.errors import MekrrWarning
 from mekrr.learning.labels import Label
 from mekrr.potential import KernelPotential
+from mekrr.potential.archive import save_fitted
 from mekrr.potential.options import AUTO, FitOptions
 from mekrr.potential.potential import FEWEST
 
@@ -101,15 +101,14 @@ class Learner:
         n = potential.fitted_.record.data.n_structures
         found = [line for line in lines if line["kind"] == "model" and line["n_labels"] == n]
         if found:
-            _scale_deviations(potential, 1.0 / found[-1].get("deviations_times", 1.0))
+            fitted = potential.fitted_
+            potential.fitted_ = fitted.with_deviations_times(1.0 / fitted.record.deviations_times)
             self.potential, self.n_labels, self.choice = potential, n, Choice.from_json(found[-1]["choice"])
 
     def save(self, path: Path, times: float) -> None:
         """Write the potential with its deviations corrected, as whoever loads it has no labels to see that by."""
         assert self.potential is not None
-        corrected = copy(self.potential)
-        _scale_deviations(corrected, times)
-        corrected.save(path)
+        save_fitted(self.potential.fitted_.with_deviations_times(times), path)
 
     def learn(self, labels: Sequence[Label]) -> dict[str, Any] | None:
         """Bring the potential to these labels; what was done, in numbers, or None when there was nothing to do."""
@@ -172,20 +171,17 @@ class Learner:
         }
 
 
-def _scale_deviations(potential: KernelPotential, times: float) -> None:
-    model = potential.fitted_.model
-    forces = None if model.force_amplitude is None else times**2 * model.force_amplitude
-    scaled = replace(model, energy_amplitude=times**2 * model.energy_amplitude, force_amplitude=forces)
-    potential.fitted_ = replace(potential.fitted_, model=scaled)
-
-
-def correction(labels: Sequence[Label]) -> float:
+def correction(labels: Sequence[Label], own: bool = False) -> float:
     """What calibrated deviations are multiplied by: errors found at labels over deviations predicted there.
 
     Each of these was predicted before it was labelled: leave-one-out on a handful of structures, where leaving one out
     means extrapolating, gives deviations that are too large by factors. 1 while there are fewer than two.
+
+    Args:
+        labels: in the order in which they came.
+        own: of the potential itself, not of the surface that is exact at the best label.
     """
-    ratios = [label.surprise for label in labels if label.surprise is not None]
+    ratios = [ratio for label in labels if (ratio := label.surprise(own)) is not None]
     if len(ratios) < FEWEST_HONEST:
         return 1.0
     return float(np.clip(np.quantile(ratios[-HONEST:], CORRECTION_QUANTILE), LEAST_CORRECTION, MOST_CORRECTION))

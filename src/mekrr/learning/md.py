@@ -130,15 +130,15 @@ def threshold_of(session: Session) -> float:
     return float(np.clip(MULTIPLE * loo / 1000, SMALLEST_SHARE * rms, LARGEST_SHARE * rms))
 
 
-def _looked_at_until(session: Session, k: int) -> int:
+def _looked_at_until(session: Session, state: State, k: int) -> int:
     """The step at which a walker is labelled though its deviations are small, twice that of its last label.
 
     Deviations of a few labels are calibrated on what is alike, and only labels that were predicted before correct them:
-    three labels of formate on copper had led 5 ps on forces that were off by 100 meV/Angstrom without another one.
-    Doubling costs the logarithm of the steps.
+    three labels of formate on copper had led 5 ps on forces that were off by 124 meV/Angstrom without another one.
+    Doubling costs the logarithm of the steps. A look that failed counts: the walker would come to it again for ever.
     """
     own = [label.frame.info["step"] for label in session.labels if label.frame.info.get("walker") == k]
-    last = max(own, default=0)
+    last = max(*own, state.get("looked", {}).get(str(k), 0), 0)
     return int(max(2 * last, last + FIRST_GAP))
 
 
@@ -218,7 +218,8 @@ def _until(
             limit = threshold * own / predicted["worst_std"]  # of its element, see stiffness
             text = f"deviation of the force on atom {worst} ({walker.atoms.symbols[worst]}) {1000 * own:.0f} meV/Å"
             return walker, predicted, f"{text}, past the threshold of {1000 * limit:.0f}"
-        if walker.step >= _looked_at_until(session, k) and walker.step < options.steps and not labelled:
+        if walker.step >= _looked_at_until(session, state, k) and walker.step < options.steps and not labelled:
+            state.setdefault("looked", {})[str(k)] = walker.step
             return walker, predicted, "as far again as at its last label: looked at, whatever the deviations say"
         walker = replace(walker, safe=walker.atoms.copy(), safe_step=walker.step, known=True)
         due = checks % FRAMES_EVERY == 0 or walker.step >= options.steps

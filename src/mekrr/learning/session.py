@@ -179,7 +179,7 @@ class Session:
         if done is None:
             return
         assert self.learner.potential is not None
-        forces, times = done["loo_forces_mev_per_angstrom"], correction(self.labels)
+        forces, times = done["loo_forces_mev_per_angstrom"], correction(self.labels, own=True)
         yield self.say(
             events.MODEL,
             f"potential {done['how']} on {done['n_labels']} labels ({done['why']}); leave-one-out: "
@@ -228,8 +228,9 @@ class Session:
         found = []
         for atoms, p in zip(structures, potential.predict(structures, True, True, force_uncertainty=True), strict=True):
             assert p.forces_std is not None
-            energy, forces = p.energy, p.forces
+            energy, forces, own = p.energy, p.forces, {}
             if like is not None:
+                own = {"own_forces": p.forces}
                 energy, forces = float(like.get_property("energy", atoms)), np.array(like.get_property("forces", atoms))
             per_atom = scale * np.sqrt((p.forces_std**2).mean(axis=1))
             relative = per_atom / np.array([hard.get(int(z), 1.0) for z in atoms.numbers])
@@ -241,6 +242,7 @@ class Session:
                     "energy_std": None if p.energy_std is None else scale * p.energy_std,
                     "force_std": scale * float(np.sqrt((p.forces_std**2).mean())),
                     "correction": scale,
+                    **own,
                     "worst_std": float(relative[worst]),
                     "worst_atom": worst,
                     "worst_atom_std": float(per_atom[worst]),
@@ -265,7 +267,7 @@ def labelled_atoms(label: Label, like: Atoms) -> Atoms:
     """A labelled structure with the constraints of another, and its DFT results."""
     atoms = label.frame.copy()
     atoms.set_constraint(like.constraints)
-    for name in ("before_forces", "momenta"):
+    for name in ("before_forces", "before_own_forces", "momenta"):
         atoms.arrays.pop(name, None)
     atoms.info = electrons(label.frame) | {"label": label.number}
     atoms.calc = SinglePointCalculator(atoms, **label.results)

@@ -128,8 +128,13 @@ def log_axis(title: str, low: float, high: float) -> dict:
     if high - low >= 1.7:
         return axis | {"dtick": 1}
     # written out: plotly's own ticks there are a 2 for 200
-    ticks = [digit * 10.0**k for k in range(math.floor(low), math.ceil(high)) for digit in (1, 2, 5)]
-    return axis | {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    decades = range(math.floor(low), math.floor(high) + 1)
+    for digits in ((1, 2, 5), range(1, 10), [tenth / 10 for tenth in range(10, 100)]):
+        ticks = [digit * 10.0**k for k in decades for digit in digits if low <= math.log10(digit) + k <= high]
+        if len(ticks) >= 2:
+            break
+    text = [np.format_float_positional(tick, precision=3, fractional=False, trim="-") for tick in ticks]
+    return axis | {"tickvals": ticks, "ticktext": text}
 
 
 def colour_bar(title: str, **options: Any) -> dict:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from scipy.spatial import cKDTree
@@ -101,6 +101,16 @@ class Fitted:
         return [
             structure_hash(s.atoms)[:HASH_DIGITS] in known or alike for s, alike in zip(structures, held, strict=True)
         ]
+
+    def with_deviations_times(self, times: float) -> "Fitted":
+        """The same potential with its deviations multiplied, and a record that says so."""
+        model, record = self.model, self.record
+        forces = None if model.force_amplitude is None else times**2 * model.force_amplitude
+        return replace(
+            self,
+            model=replace(model, energy_amplitude=times**2 * model.energy_amplitude, force_amplitude=forces),
+            record=replace(record, deviations_times=times * record.deviations_times),
+        )
 
     @property
     def component(self) -> Component:

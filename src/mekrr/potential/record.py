@@ -238,6 +238,8 @@ class Record:
         refinement: of the network; None where it is as pretrained. Leave-one-out and search are those of the kernel
             potential on the pretrained network.
         work: what workers of a cluster computed; empty where there was none.
+        deviations_times: what calibrated deviations have been multiplied by since, by errors found on structures that
+            were predicted before they were labelled.
     """
 
     options: FitOptions
@@ -252,6 +254,7 @@ class Record:
     updates: tuple[UpdateRecord, ...] = ()
     refinement: RefinementRecord | None = None
     work: tuple[Work, ...] = ()
+    deviations_times: float = 1.0
 
     @property
     def usual_error(self) -> tuple[float, str]:
@@ -260,8 +263,9 @@ class Record:
         Of a refined network by the mean absolute error on some structures held out, taken for normally distributed.
         """
         if self.refinement is None:
-            return self.leave_one_out.deviation_mev_per_atom, "leave-one-out"
-        return math.sqrt(math.pi / 2) * self.refinement.errors.mae_mev_per_atom, "structures held out"
+            return self.deviations_times * self.leave_one_out.deviation_mev_per_atom, "leave-one-out"
+        held_out = math.sqrt(math.pi / 2) * self.refinement.errors.mae_mev_per_atom
+        return self.deviations_times * held_out, "structures held out"
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries."""

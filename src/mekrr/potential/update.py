@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from mekrr.data import Structure
 from mekrr.errors import DataError
-from mekrr.linalg import add_diagonal, cholesky_with_jitter
+from mekrr.linalg import solve_ridge
 from mekrr.potential.data_record import DataRecord
 from mekrr.potential.fit import FitJob, labels_of, training_set
 from mekrr.potential.fitted import Fitted, TrainingLabels
@@ -68,8 +66,7 @@ def update(fitted: Fitted, job: FitJob, errors: Float[Tensor, "added"], remarks:
     priors = {name: _refitted(name, labels) for name in sorted(names)}
     prior, columns = priors[fitted.prior.name]
     total = equations.total if model.anchors is None else equations.total + model.anchors
-    factor, _ = cholesky_with_jitter(add_diagonal(total, model.ridge), torch.finfo(total.dtype).eps)
-    whitened = torch.cholesky_solve((equations.total_moments @ columns)[:, None], factor)[:, 0]
+    whitened = solve_ridge(total, model.ridge, equations.total_moments @ columns)
     return replace(
         fitted,
         model=replace(
