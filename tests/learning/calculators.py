@@ -49,10 +49,15 @@ class _Odd(EMT):
 
     def calculate(self, *args, **kwargs):
         super().calculate(*args, **kwargs)
-        count = Path("faults")
-        k = int(count.read_text()) if count.exists() else 0
-        count.write_text(str(k + 1))
-        FAULTS[k](self)
+        FAULTS[_calls_before()](self)
+
+
+def _calls_before():
+    """How many structures the run has had before this one, whatever processes they were in."""
+    count = Path("count")
+    k = int(count.read_text()) if count.exists() else 0
+    count.write_text(str(k + 1))
+    return k
 
 
 def _raise(calculator):
@@ -117,10 +122,7 @@ class _Fourth(EMT):
 
     def calculate(self, *args, **kwargs):
         super().calculate(*args, **kwargs)
-        count = Path("count")
-        k = int(count.read_text()) if count.exists() else 0
-        count.write_text(str(k + 1))
-        if k == 3:
+        if _calls_before() == 3:
             raise RuntimeError("SCF not converged in 50 steps")
 
 
