@@ -46,6 +46,7 @@ def call(model, tmp_path, monkeypatch, capfd):
     atoms = bulk("Cu", cubic=True, a=3.75)
     atoms.numbers[1] = 79
     atoms.rattle(0.05, seed=1)
+    ase.io.write("old.xyz", atoms)
     ase.io.write("start.data", atoms, format="lammps-data", specorder=["Cu", "Au"], masses=True, atom_style="atomic")
 
     def called(text, *options):
@@ -131,7 +132,8 @@ def test_inputs_that_cannot_be_run_end_with_a_sentence(call, old, new, message):
         (["--var", "T"], "--var takes NAME=VALUE; received 'T'"),
         (["--threads", "99"], "threads must be from 1 to"),
         (["--label-every", "4"], "no effect without --label-to"),
-        (["--label-to", "start.data"], "exists: choose another file"),
+        (["--label-to", "old.xyz"], "old.xyz exists: choose another file"),
+        (["--label-to", "start.data"], "suffix"),
         (["--label-to", "label.traj"], "suffix"),
         (["--log", "in.test"], "in.test is the input in.test: it would be overwritten"),
         (["--log", "missing/log"], "missing: no such folder"),

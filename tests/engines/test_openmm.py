@@ -163,7 +163,11 @@ def test_the_watch(forces_potential, alloys, tmp_path):
     made.getIntegrator().step(3)
     assert warned.n_evaluations == warned.watch.figures.past > 2
     assert [a.info["step"] for a in ase.io.read(label, ":")] == [1]
-    assert pickle.loads(pickle.dumps(warned)).n_evaluations == 0
+    again = pickle.loads(pickle.dumps(warned))
+    assert again.n_evaluations == 0
+    continued = context(atoms, again.force())
+    continued.getIntegrator().step(1)
+    assert [a.info["step"] for a in ase.io.read(label, ":")] == [1, 1]
     stopped = Interaction(forces_potential, atoms, WatchOptions(threshold=1e-6, on_threshold="stop"))
     with pytest.raises(openmm.OpenMMException, match=r"evaluation 1: the deviation .* passed the threshold"):
         found(context(atoms, stopped.force()))

@@ -40,7 +40,7 @@ class Interaction:
     """What OpenMM calls at each step: a state to energy and forces.
 
     It can be pickled, and so a system that contains it can be serialised: a potential travels with it, a path stays a
-    path. What was watched begins anew where it arrives.
+    path. What was watched begins anew where it arrives; structures to be labelled are added to the file of before.
 
     Args:
         potential: a fitted potential, or the path of a model file.
@@ -76,10 +76,10 @@ class Interaction:
             template.numbers, template.positions, cell=template.cell, pbc=template.pbc, info=electrons(template)
         )
         self._given = (potential, bare, watch, threads, device, trust_checkpoint)
-        self._begin()
+        self._begin(continued=False)
 
-    def _begin(self) -> None:
-        """What belongs to this object in this process."""
+    def _begin(self, continued: bool) -> None:
+        """What belongs to this object in this process; `continued`: see Watch."""
         potential, template, watch, threads, device, trust = self._given
         import_openmm()
         if not isinstance(potential, KernelPotential):
@@ -88,7 +88,7 @@ class Interaction:
         self._evaluator.check(template)
         self._boxes = Boxes(template, self._evaluator.cutoff, "OpenMM")
         self._periodic = bool(template.pbc.any())
-        self.watch = Watch(watch, potential.fitted_.record)
+        self.watch = Watch(watch, potential.fitted_.record, continued)
         self.n_evaluations = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Interaction:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._given = state["_given"]
-        self._begin()
+        self._begin(continued=True)
 
     def force(self, particles: Sequence[int] = ()) -> Any:
         """An `openmm.PythonForce`, to be added to a system.
