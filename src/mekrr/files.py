@@ -1,6 +1,7 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of either."""
+"""Atomic writes: a reader sees the old file or the new one, never half of either; and what a file holds, as a hash."""
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -108,3 +109,9 @@ def regular_target(path: str | Path) -> Path:
     kind = next((word for is_kind, word in _KINDS if is_kind(mode)), "no regular file")
     refusal = IsADirectoryError if stat.S_ISDIR(mode) else OSError
     raise refusal(f"{path} is {kind}; give the name of a file to write")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,8 +9,8 @@ import pytest
 from mekrr.backbones.fetch import fetch_weights, fetched_path, recorded_hash
 from mekrr.backbones.schnet import SCHNET
 from mekrr.backbones.sevennet import SEVENNET_0
-from mekrr.backbones.weights import sha256_of
 from mekrr.errors import BackboneUnavailableError
+from mekrr.files import sha256_of
 
 CONTENT = bytes(range(256)) * 20_000
 

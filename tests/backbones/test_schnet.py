@@ -11,8 +11,8 @@ from published_schnet import SMALL, published
 from mekrr.backbones import load_backbone
 from mekrr.backbones.derivatives import energy_forces_stress
 from mekrr.backbones.schnet import SCHNET
-from mekrr.backbones.weights import sha256_of
 from mekrr.errors import BackboneUnavailableError
+from mekrr.files import sha256_of
 from mekrr.graph import build_batch
 
 CPU = torch.device("cpu")

@@ -6,6 +6,7 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixBondLengths
 
+from mekrr.data import validate
 from mekrr.errors import DataError
 from mekrr.learning import learn
 from mekrr.learning.journal import read_labels, read_settings
@@ -106,6 +107,14 @@ def test_labels_of_two_calculators_are_not_mixed(cluster, emt, tmp_path, monkeyp
     words = {"folder": folder, "calculator": "calculators.py:emt", "resume": True, "labels": 1}
     assert list(learn("relax", cluster, **words, **FIXED))[-1].kind == "stopped"
     assert read_settings(folder)["calculator"] == emt
+    copied = tmp_path / "elsewhere.py"
+    copied.write_text(CALCULATORS.read_text())
+    words["calculator"] = f"{copied}:emt"
+    assert [e.kind for e in learn("relax", cluster, **words, **FIXED)] == ["begun", "stopped"]
+    copied.write_text(CALCULATORS.read_text() + "# other settings\n")
+    (remark,) = (e.text for e in learn("relax", cluster, **words, **FIXED) if e.kind == "remark")
+    assert remark.startswith(f"{copied} is not the file with which the run was started last")
+    assert [e.kind for e in learn("relax", cluster, **words, **FIXED)] == ["begun", "stopped"]
     list(learn("relax", cluster, folder=tmp_path / "asked", **FIXED))
     with pytest.raises(DataError, match=r"labels come from outside \(--ask\), and not from --calculator"):
         learn("relax", cluster, folder=tmp_path / "asked", calculator=emt, resume=True, **FIXED)
@@ -138,6 +147,7 @@ def test_results_and_the_page_have_the_energy_that_forces_belong_to(cluster, tmp
     frame.calc = SinglePointCalculator(frame, energy=1.0, free_energy=0.5, forces=np.zeros((4, 3)))
     label = Label.of(frame, "labels", 0)
     assert labelled_atoms(label, cluster).get_potential_energy() == label.energy == 0.5
+    assert not [issue for issue in validate([label.structure]) if issue.code == "energy-choice"]
     list(learn("relax", cluster, folder=tmp_path, calculator=f"{CALCULATORS}:smeared", labels=1, **FIXED))
     stories = []
     monkeypatch.setattr("mekrr.learning.page.pages.write_page", lambda path, story: stories.append(story))

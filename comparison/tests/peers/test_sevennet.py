@@ -82,7 +82,7 @@ def test_only_what_is_said_differs_from_the_published_input():
 @needs_sevenn
 def test_checkpoint_is_the_one_mekrr_uses():
     from mekrr.backbones import load_backbone
-    from mekrr.backbones.weights import sha256_of
+    from mekrr.files import sha256_of
 
     assert sha256_of(checkpoint_of("sevennet-0")) == load_backbone("sevennet-0").weights_hash
     with pytest.raises(ValueError, match="received mace"):

@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 from platformdirs import user_cache_path
 
 from mekrr.backbones.base import BackboneCard
-from mekrr.backbones.weights import sha256_of
 from mekrr.errors import BackboneUnavailableError
-from mekrr.files import atomic_path
+from mekrr.files import atomic_path, sha256_of
 
 Progress = Callable[[int, int | None], None]
 _CHUNK = 1 << 20

@@ -14,8 +14,9 @@ from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, Backbone
 from mekrr.backbones.convolution import Edges
 from mekrr.backbones.convolve import convolve
 from mekrr.backbones.equivariant import eager_e3nn, even_scalars, fused
-from mekrr.backbones.weights import packaged_file, require_trust, sha256_of
+from mekrr.backbones.weights import packaged_file, require_trust
 from mekrr.errors import BackboneUnavailableError
+from mekrr.files import sha256_of
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
 

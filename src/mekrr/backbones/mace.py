@@ -9,8 +9,9 @@ import torch
 
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.fetch import fetched_path
-from mekrr.backbones.weights import require_trust, sha256_of
+from mekrr.backbones.weights import require_trust
 from mekrr.errors import BackboneUnavailableError
+from mekrr.files import sha256_of
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
 

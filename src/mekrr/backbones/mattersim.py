@@ -11,8 +11,8 @@ import torch
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.fetch import fetched_path
 from mekrr.backbones.line_graph import edge_pairs
-from mekrr.backbones.weights import sha256_of
 from mekrr.errors import BackboneUnavailableError
+from mekrr.files import sha256_of
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
 

@@ -12,8 +12,9 @@ from torch import nn
 from mekrr.backbones.base import Backbone, BackboneCard, BackboneEntry, BackboneOutput
 from mekrr.backbones.checkpoint import OCPCheckpoint, read_ocp_checkpoint
 from mekrr.backbones.fetch import fetched_path
-from mekrr.backbones.weights import require_file, sha256_of
+from mekrr.backbones.weights import require_file
 from mekrr.errors import BackboneUnavailableError
+from mekrr.files import sha256_of
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Int, Tensor
 

@@ -15,8 +15,9 @@ from mekrr.backbones.exchange import exchanged
 from mekrr.backbones.linear_maps import map_columns
 from mekrr.backbones.sevennet_checkpoint import write_checkpoint
 from mekrr.backbones.sevennet_script import scripted_sevennet
-from mekrr.backbones.weights import packaged_file, require_trust, sha256_of
+from mekrr.backbones.weights import packaged_file, require_trust
 from mekrr.errors import BackboneUnavailableError
+from mekrr.files import sha256_of
 from mekrr.graph import GraphBatch
 from mekrr.typing import Float, Tensor
 

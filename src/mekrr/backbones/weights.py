@@ -1,16 +1,10 @@
 """Checkpoints on disk: found, hashed, and trusted or not."""
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
 from mekrr.errors import BackboneUnavailableError
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 hex digest of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+from mekrr.files import sha256_of
 
 
 def packaged_file(module: str, relative: str, sha256: str, package: str) -> Path:

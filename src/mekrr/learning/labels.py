@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from mekrr.data import Structure, from_ase, raise_on_errors, validate
+from mekrr.data import LabelKeys, Structure, from_ase, raise_on_errors, validate
 from mekrr.errors import DataError
 from mekrr.learning.labeller import bare
 from mekrr.typing import Float, ndarray
@@ -54,8 +54,9 @@ class Label:
 
     @staticmethod
     def of(frame: Atoms, source: str, index: int) -> "Label":
-        """From a frame of the file of labels."""
-        structure = from_ase(frame, source=source, index=index)
+        """From a frame of the file of labels, with the energy whose derivatives its forces are."""
+        keys = LabelKeys(energy="free_energy" if "free_energy" in frame.calc.results else "energy")
+        structure = from_ase(frame, keys, source, index)
         return Label(int(frame.info["label"]), frame, structure)
 
     @property

@@ -9,12 +9,12 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixBondLengths, FixInternals, FixLinearTriatomic
 from ase.geometry import find_mic
-from ase.io.jsonio import decode, encode
 
 from mekrr._version import __version__
 from mekrr.data import Structure
 from mekrr.data.reading.electrons import charge_and_spin
 from mekrr.errors import DataError
+from mekrr.files import sha256_of
 from mekrr.learning import events
 from mekrr.learning.events import Event
 from mekrr.learning.factory import split_name
@@ -27,15 +27,12 @@ from mekrr.learning.options import LabelOptions, MdOptions, NebOptions, RelaxOpt
 from mekrr.learning.outside import ASK, told, write_asks
 from mekrr.learning.page import REPORT, write_page
 from mekrr.learning.relax import relax
+from mekrr.learning.same_run import require_same_run, rewritten
 from mekrr.learning.session import EndedError, LabelsWantedError, Outcome, Session
 from mekrr.potential.options import FitOptions
 
 TASKS: dict[str, type] = {"relax": RelaxOptions, "neb": NebOptions, "md": MdOptions}
-SAME = 1e-6  # Angstrom, and other units: START of a run that goes on
 SAME_PLACE = 0.01  # Angstrom: a fixed atom at both ends of a path, as relaxations and few digits leave it
-MAY_CHANGE = ("steps", "fmax", "path_deviation", "vibrations", "check", "batch")
-"""Options of a task that a run may go on with otherwise than it began."""
-
 RIGID = (FixBondLengths, FixInternals, FixLinearTriatomic)
 """Constraints that a Langevin integrator, which moves positions without asking them, lets drift."""
 
@@ -121,7 +118,7 @@ def learn(
         )
     journal = Journal(Path(folder))
     try:
-        _begin_or_go_on(journal, job, resume or bool(tell))
+        remarks = _begin_or_go_on(journal, job, resume or bool(tell))
         labeller = (
             None
             if job.calculator is None
@@ -133,7 +130,7 @@ def learn(
     except BaseException:
         journal.close()
         raise
-    return _events(session, job, given)
+    return _events(session, job, remarks, given)
 
 
 def _job(
@@ -217,8 +214,8 @@ def _needs_stress(job: Job) -> bool:
     return getattr(job.options, "ensemble", "") == "npt"
 
 
-def _begin_or_go_on(journal: Journal, job: Job, resume: bool) -> None:
-    """Write what the run is to do, or compare it with what the run in the folder was to do.
+def _begin_or_go_on(journal: Journal, job: Job, resume: bool) -> list[str]:
+    """Write what the run is to do, or compare it with what the run in the folder was to do; remarks on that.
 
     Raises:
         FileExistsError: when there is a run, and none was to be continued, or there are files that a run would write
@@ -233,6 +230,7 @@ def _begin_or_go_on(journal: Journal, job: Job, resume: bool) -> None:
         "options": vars(job.options),
         "fit": job.fit.as_dict(),
         "calculator": job.calculator,
+        "calculator_sha256": None if job.calculator is None else sha256_of(split_name(job.calculator)[0]),
     }
     old = journal.settings()
     if old is None:
@@ -240,9 +238,10 @@ def _begin_or_go_on(journal: Journal, job: Job, resume: bool) -> None:
     if old is not None and not resume:
         raise FileExistsError(f"{journal.folder} holds a run: go on with it by --resume, or choose another folder")
     if old is not None:
-        _require_same_run(old, settings, journal.folder)
+        require_same_run(old, settings, journal.folder)
     journal.recover()
     journal.save_settings(settings)
+    return [] if old is None else rewritten(old, settings)
 
 
 def _require_unused(folder: Path) -> None:
@@ -258,77 +257,6 @@ def _require_unused(folder: Path) -> None:
             )
 
 
-def _require_same_run(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    """Refuse to go on with a run as another one.
-
-    Raises:
-        DataError: saying what differs.
-    """
-    if old["task"] != new["task"]:
-        raise DataError(f"{folder} holds a run of {old['task']}, not of {new['task']}; choose another folder")
-    for name in ("start", "end"):
-        was, now = old[name], new[name]
-        if was is not None and (what := _differing(was, now)):
-            raise DataError(
-                f"{folder} holds a run with another {name.upper()}, which differs in its {' and '.join(what)}; give "
-                "that one, or choose another folder"
-            )
-    changed = [k for k, v in new["fit"].items() if _listed(v) != _listed(old["fit"].get(k))]
-    if changed:
-        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
-        raise DataError(f"{folder} holds a run with other options of the fit ({flags}): leave them as they were")
-    for name, value in new["options"].items():
-        was = old["options"].get(name, value)
-        if name not in MAY_CHANGE and str(was) != str(value) and was != value:
-            raise DataError(
-                f"{folder} holds a run with --{name.replace('_', '-')} {was}, not {value}; leave it as it was, or "
-                "choose another folder"
-            )
-    if _resolved(old["calculator"]) != _resolved(new["calculator"]):
-        raise DataError(
-            f"{folder} holds a run whose labels come {_source(old['calculator'])}, and not {_source(new['calculator'])}"
-            ": labels of two methods make no potential; go on as it began, or begin again in another folder"
-        )
-
-
-def _differing(was: Atoms, now: Atoms) -> list[str]:
-    """What is not the same in two structures, in words; one comes from JSON."""
-    if not np.array_equal(was.numbers, now.numbers):
-        return ["elements"]
-    numbers = {
-        "positions": (was.positions, now.positions),
-        "cell": (was.cell.array, now.cell.array),
-        "periodicity": (was.pbc, now.pbc),
-        "masses": (was.get_masses(), now.get_masses()),
-        "velocities": (was.get_momenta(), now.get_momenta()),
-        "magnetic moments": (was.get_initial_magnetic_moments(), now.get_initial_magnetic_moments()),
-        "charge or spin": (charge_and_spin(was), charge_and_spin(now)),
-    }
-    found = [name for name, (a, b) in numbers.items() if not _is_close(a, b)]
-    kept, given = encode(was.constraints), encode(decode(encode(now)).constraints)
-    return found + (["constraints"] if kept != given else [])
-
-
-def _is_close(a: Any, b: Any) -> bool:
-    return np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=SAME, equal_nan=True)
-
-
-def _resolved(calculator: str | None) -> tuple[Path, str] | None:
-    """File and function."""
-    if calculator is None:
-        return None
-    file, _, function = calculator.rpartition(":")
-    return Path(file).resolve(), function
-
-
-def _source(calculator: str | None) -> str:
-    return "from outside (--ask)" if calculator is None else f"from --calculator {calculator}"
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _the_end(job: Job) -> Atoms:
     assert job.end is not None
     return job.end
@@ -341,12 +269,14 @@ DRIVERS: dict[str, Callable[[Session, Job], Driver]] = {
 }
 
 
-def _events(session: Session, job: Job, given: Sequence[Event]) -> Iterator[Event]:
+def _events(session: Session, job: Job, remarks: Sequence[str], given: Sequence[Event]) -> Iterator[Event]:
     """All of a run, and how it ended."""
     journal = session.journal
     try:
         how = "goes on" if journal.labels else "begins"
         yield session.say(events.BEGUN, f"{job.task} {how} in {journal.folder}", n_labels=len(journal.labels))
+        for remark in remarks:
+            yield session.say(events.REMARK, remark)
         yield from given
         yield from session.take_left_behind()
         yield from session.learn()

@@ -31,6 +31,8 @@ def test_difference_of_the_two_energies_is_reported(tmp_path):
     (issue,) = [i for i in validate(read_structures(tmp_path / "OUTCAR")) if i.code == "energy-choice"]
     assert issue.level == "warning"
     assert "calc:energy differs from calc:free_energy, which is read, by 10.00 meV/atom" in issue.message
+    named = read_structures(tmp_path / "OUTCAR", LabelKeys(energy="free_energy"))
+    assert "energy-choice" not in {i.code for i in validate(named)}
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -78,11 +78,12 @@ def _own_results(structures: Sequence[Structure], sound: Sequence[int]) -> list[
 
 
 def _energy_choice(structures: Sequence[Structure], sound: Sequence[int]) -> list[Issue]:
-    """Where another energy than the one chosen was at hand and differs."""
+    """Where another energy than the one chosen was at hand and differs, unless its key was named."""
     differing: list[tuple[float, int, str]] = []
     for i in sound:
         structure, keys = structures[i], structures[i].info.get(FOUND) or {}
-        for key, value in keys.get("other_energies", {}).items():
+        others = {} if keys.get("named") else keys.get("other_energies", {})
+        for key, value in others.items():
             difference = 1e3 * abs(value - (structure.energy or 0.0)) / len(structure)
             what = f"{key} differs from {keys['energy']}, which is read, by {difference:.2f} meV/atom"
             differing += [(difference, i, what)] * (difference > 1e-3)

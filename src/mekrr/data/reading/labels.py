@@ -116,6 +116,7 @@ def from_ase(
     found: dict[str, Any] = {"energy": choice.energy, "forces": choice.forces, "stress": stress_key}
     found |= {"other_energies": choice.other_energies(drawer, factors["energy"]), "present": drawer.keys}
     found |= choice.record() | remarks
+    found |= {"named": True} if keys.energy else {}
     if forces is not None and (unit := keys.mixed_unit_of_forces()):
         found["forces_unit"] = unit
     found |= {"unread": drawer.unread} if drawer.unread else {}
